@@ -1,0 +1,23 @@
+"""Programs that are not Python packages (grpcurl, buf, curl): where they are, and what a test does without one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FETCHED_BY_CI = ROOT / ".cache" / "bin"
+
+
+def require_tool(name: str) -> str:
+    """The path of the program; without it the test is skipped, and in CI, which installs all of them, it fails."""
+    path = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", os.defpath), str(FETCHED_BY_CI)]))
+    if path is not None:
+        return path
+    missing = f"{name} is not on PATH (.ci/run fetches it into .cache/bin)"
+    if os.environ.get("CI"):
+        pytest.fail(missing, pytrace=False)
+    pytest.skip(missing)
