@@ -1,0 +1,255 @@
+"""The one YAML schema: every section as a frozen struct; attribute names are the YAML keys.
+
+A daemon reads the sections it needs. Every value has a default, so an empty file is a valid config of one machine.
+`config_load` reads files and environment into these structs, `config_check` refuses what the types cannot. Names
+ending in `_s` are seconds, in `_bytes` bytes. The attribute docstrings here are the reference; docs/config.md follows.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from geniehive.resources import Asset, Operation
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Seconds = Annotated[float, Meta(gt=0)]
+SecondsOrOff = Annotated[float, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=1)]
+
+DiscoverProtocol = Literal[
+    "auto",
+    "ollama",
+    "openai",
+    "llamacpp",
+    "vllm",
+    "sglang",
+    "lmstudio",
+    "speaches",
+    "whisper",
+    "whispercpp",
+    "manifest",
+]
+Strategy = Literal["scored", "round_robin", "least_loaded", "predicted"]
+
+DEFAULT_DISCOVER_PORTS = (
+    11434,  # Ollama
+    8080,  # llama.cpp, whisper.cpp, mlx
+    8000,  # vLLM, speaches
+    30000,  # SGLang
+    1234,  # LM Studio
+)
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all sections: frozen, and strict about keys."""
+
+
+class GatewayConfig(Section, frozen=True, kw_only=True):
+    """The HTTP side: where it listens, and how long it waits for whom."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: Port = 8800
+    """Port to listen on; 0 takes a free one."""
+    workers: Count = 1
+    """Processes that share the port."""
+    gateway_id: str = ""
+    """Name in the control plane; empty is a random one."""
+    max_body_bytes: Count = 32 * 1024 * 1024
+    """Largest JSON body."""
+    max_upload_bytes: Count = 2 * 1024 * 1024 * 1024
+    """Largest multipart body (audio, images)."""
+    connect_timeout_s: Seconds = 5
+    """For a connection to an engine."""
+    first_byte_timeout_s: Seconds = 300
+    """For an engine's first byte; a model may have to load."""
+    idle_timeout_s: Seconds = 120
+    """Between two pieces of an engine's stream."""
+    body_timeout_s: Seconds = 30
+    """Without a byte of a client's body."""
+    header_timeout_s: Seconds = 10
+    """For a client's headers."""
+    keepalive_comment_s: SecondsOrOff = 15
+    """Between comment lines in a waiting stream; 0 is none."""
+    drain_timeout_s: SecondsOrOff = 30
+    """That running requests get at shutdown."""
+
+
+class ControlConfig(Section, frozen=True, kw_only=True):
+    """The control plane itself."""
+
+    listen: str = "127.0.0.1:8801"
+    """host:port of the gRPC server."""
+    lease_ttl_s: Seconds = 15
+    """Silence after which a host is stale and leaves the routes."""
+    lease_grace_s: Seconds = 60
+    """Further silence after which it is offline."""
+    heartbeat_interval_s: Seconds = 5
+    """What nodes are told; must be less than the lease."""
+    max_message_bytes: Count = 16 * 1024 * 1024
+    """Largest gRPC message."""
+
+
+class ControlPlaneConfig(Section, frozen=True, kw_only=True):
+    """What node agents, gateways and the CLI dial."""
+
+    address: str = "127.0.0.1:8801"
+    """host:port of the control plane; several are separated by commas."""
+    addresses: tuple[str, ...] = ()
+    """The same as a list; used instead of `address` where given."""
+    node_api_key: str = ""
+    """One of the control plane's `auth.node_api_keys`."""
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Every address to try, in order."""
+        return self.addresses or tuple(part.strip() for part in self.address.split(",") if part.strip())
+
+
+class StorageConfig(Section, frozen=True, kw_only=True):
+    """Where the control plane keeps what must survive a restart."""
+
+    url: str = "sqlite+aiosqlite:///state/geniehive.sqlite3"
+    """SQLAlchemy URL; three slashes and a path is relative to the working directory, four absolute."""
+
+
+class AuthConfig(Section, frozen=True, kw_only=True):
+    """Keys. An empty list leaves that side open, which only loopback may be."""
+
+    client_api_keys: tuple[str, ...] = ()
+    """For HTTP clients of the gateway."""
+    node_api_keys: tuple[str, ...] = ()
+    """For node agents and gateways at the control plane."""
+    admin_api_keys: tuple[str, ...] = ()
+    """For operators: everything that the others may, and orders to the cluster."""
+
+
+class RoutingConfig(Section, frozen=True, kw_only=True):
+    """How services are chosen."""
+
+    default_strategy: Strategy = "scored"
+    """Used where a role names none."""
+    health_stale_after_s: Seconds = 30
+    """Age after which a measured value no longer counts."""
+    probe_interval_s: SecondsOrOff = 0
+    """Between probes that the gateway makes itself; 0 is none."""
+    probe_timeout_s: Seconds = 5
+    """For one such probe."""
+
+
+class NodeConfig(Section, frozen=True, kw_only=True):
+    """The host that a node agent speaks for."""
+
+    host_id: str = ""
+    """Name in the cluster; empty is the host name."""
+    display_name: str = ""
+    """Name for people; empty is the id."""
+    labels: dict[str, str] = {}
+    """Anything that roles may prefer, such as {room: attic}."""
+    trust_tier: str = ""
+    """Word that roles allow or deny, such as "trusted" or "shared"."""
+    workload_classes: tuple[str, ...] = ()
+    """Kinds of work that the host is for, such as "interactive" or "batch"."""
+    device_class: str = ""
+    """Kind of machine, such as "server", "workstation" or "laptop"."""
+    address: str = ""
+    """What gateways dial to reach engines here; empty is taken from the route to the control plane."""
+    heartbeat_interval_s: Seconds | None = None
+    """Between heartbeats; absent is what the control plane says (5)."""
+    discover: bool = True
+    """Whether engines are looked for on this host."""
+    discover_ports: tuple[Port, ...] = DEFAULT_DISCOVER_PORTS
+    """Where they are looked for."""
+    status_host: str = "127.0.0.1"
+    """Address of the agent's own status page."""
+    status_port: Port = 8802
+    """Its port; 0 takes a free one."""
+    state_dir: str = "state"
+    """Folder for what the agent keeps: its boot epoch, generated models."""
+
+
+class RuntimeConfig(Section, frozen=True, kw_only=True):
+    """What runs behind a service, and who starts it."""
+
+    engine: str = ""
+    """Such as "llama.cpp" or "vllm"."""
+    launcher: Literal["external", "managed"] = "external"
+    """external: somebody else starts it. managed: the node agent does."""
+    version: str = ""
+    """As the engine calls it."""
+    command: tuple[str, ...] = ()
+    """managed: program and arguments. Empty with engine llama.cpp is the embedded one."""
+    env: dict[str, str] = {}
+    """managed: variables added to its environment."""
+    cwd: str = ""
+    """managed: its working directory; empty is the agent's."""
+    model: str = ""
+    """Embedded llama.cpp: the GGUF file; empty is a tiny generated model whose words are noise."""
+    context_size: Count | None = None
+    """Embedded llama.cpp: tokens of context; absent is the model's own."""
+    slots: Count | None = None
+    """Embedded llama.cpp: requests at a time; absent is the engine's default."""
+    gpu_layers: int | None = None
+    """Embedded llama.cpp: layers on the GPU; absent is the engine's default."""
+    embedding: bool | None = None
+    """Embedded llama.cpp: also serve embeddings from a chat model; absent does so for the tiny model alone."""
+    start_timeout_s: Seconds = 120
+    """managed: for the engine to come up."""
+    stop_timeout_s: Seconds = 10
+    """managed: from SIGTERM to SIGKILL."""
+
+
+class ServiceConfig(Section, frozen=True, kw_only=True):
+    """One endpoint of one engine on the node's host."""
+
+    service_id: str
+    """Unique in the cluster, such as "atlas-01/chat/qwen3-8b"."""
+    kind: Operation | None = None
+    """The one operation it serves."""
+    kinds: tuple[Operation, ...] = ()
+    """The operations it serves; instead of `kind`. With neither, discovery says."""
+    endpoint: str = ""
+    """http(s)://host:port of the engine, without /v1; what gateways dial."""
+    discover_protocol: DiscoverProtocol | None = None
+    """How the engine is asked what it serves; null: it is not, `assets` says all. Where there are no `assets`: auto."""
+    api_key: str = ""
+    """The engine's own key; stays on the host."""
+    manifest: str = ""
+    """JSON manifest of a server that lists nothing: a file, or else a path on the server ("/models.json")."""
+    runtime: RuntimeConfig = RuntimeConfig()
+    """What runs behind it."""
+    assets: tuple[Asset, ...] = ()
+    """Models known beforehand; discovery adds to them and corrects what changes."""
+    max_concurrency: Count | None = None
+    """Requests that the engine takes at a time; absent is unknown."""
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """`kind` or `kinds`, whichever is given."""
+        return (self.kind,) if self.kind else self.kinds
+
+
+class Config(Section, frozen=True, kw_only=True):
+    """The whole file."""
+
+    gateway: GatewayConfig = GatewayConfig()
+    """The HTTP side."""
+    control: ControlConfig = ControlConfig()
+    """The control plane itself."""
+    control_plane: ControlPlaneConfig = ControlPlaneConfig()
+    """What node agents, gateways and the CLI dial."""
+    storage: StorageConfig = StorageConfig()
+    """Where the control plane keeps its registry."""
+    auth: AuthConfig = AuthConfig()
+    """Keys."""
+    roles_path: str = ""
+    """YAML file of roles, relative to this file; empty is none."""
+    routing: RoutingConfig = RoutingConfig()
+    """How services are chosen."""
+    node: NodeConfig = NodeConfig()
+    """The host that a node agent speaks for."""
+    services: tuple[ServiceConfig, ...] = ()
+    """Engines of the node's host."""

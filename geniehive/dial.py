@@ -1,0 +1,46 @@
+"""How node agents, gateways and the CLI dial the control plane."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import grpc.aio
+
+NODE_KEY = "x-geniehive-node-key"
+API_KEY = "x-api-key"
+
+# Dead peers are found by pings: half-open TCP says nothing by itself for many minutes.
+_OPTIONS = (
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+def control_channel(addresses: Sequence[str], *, max_message_bytes: int = 16 * 2**20) -> grpc.aio.Channel:
+    """A channel to the control plane. Several addresses are tried in order."""
+    options = [
+        *_OPTIONS,
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+    ]
+    return grpc.aio.insecure_channel(target(addresses), options=options)
+
+
+def target(addresses: Sequence[str]) -> str:
+    """The gRPC target of one or more "host:port" addresses."""
+    if len(addresses) == 1:
+        return addresses[0]
+    kind = "ipv6" if all(address.startswith("[") for address in addresses) else "ipv4"
+    return f"{kind}:{','.join(addresses)}"
+
+
+def metadata(*, node_key: str = "", admin_key: str = "") -> tuple[tuple[str, str], ...]:
+    """The credentials of a call, as its metadata."""
+    pairs = ((NODE_KEY, node_key), (API_KEY, admin_key))
+    return tuple((name, value) for name, value in pairs if value)

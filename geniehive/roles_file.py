@@ -1,0 +1,100 @@
+"""Reads the YAML file of roles: `roles:` is a list of them, each as `geniehive.resources.Role`.
+
+Refused are unknown keys, duplicate ids, fallbacks to roles that do not exist, and cycles of fallbacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from geniehive import config_schema as schema
+from geniehive import yaml_source
+from geniehive.config_load import read_text
+from geniehive.resources import Role
+
+STRATEGIES = ("", "scored", "round_robin", "least_loaded", "predicted")
+
+
+class _RolesFile(msgspec.Struct, frozen=True, kw_only=True):
+    roles: tuple[Role, ...] = ()
+
+
+def load_roles(path: str | Path) -> tuple[Role, ...]:
+    """The roles of a file, in its order. Raises ConfigError: one line with file, line and key."""
+    return parse_roles(read_text(Path(path)), str(path))
+
+
+def parse_roles(text: str, name: str) -> tuple[Role, ...]:
+    """The roles of a text; `name` is what messages call it. Raises ConfigError."""
+    source = yaml_source.parse(text, name)
+    data: Any = schema.check(source.data, _RolesFile, (), source.fail)
+    roles = msgspec.convert(data, _RolesFile).roles
+    _check_ids(roles, source)
+    _check_policies(roles, source)
+    _check_cycles(roles, source)
+    return roles
+
+
+def find_cycle(fallbacks: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """A cycle such as (a, b, a), or () if following fallbacks always ends."""
+    done: set[str] = set()
+    for start in fallbacks:
+        trail = [start]
+        choices = [iter(fallbacks[start])]
+        while trail:
+            following = next(choices[-1], None)
+            if following is None:
+                done.add(trail.pop())
+                choices.pop()
+            elif following in trail:
+                return (*trail[trail.index(following) :], following)
+            elif following not in done:
+                trail.append(following)
+                choices.append(iter(fallbacks.get(following, ())))
+    return ()
+
+
+def _check_ids(roles: Sequence[Role], source: yaml_source.Source) -> None:
+    seen: set[str] = set()
+    for index, role in enumerate(roles):
+        at: yaml_source.Path = ("roles", index, "role_id")
+        if not role.role_id.strip() or role.role_id != role.role_id.strip():
+            raise source.fail(at, "must not be empty, nor begin or end with a space")
+        if role.role_id in seen:
+            raise source.fail(at, f"{role.role_id} is given twice; every role needs an id of its own")
+        seen.add(role.role_id)
+
+
+def _check_policies(roles: Sequence[Role], source: yaml_source.Source) -> None:
+    known = [role.role_id for role in roles]
+    for index, role in enumerate(roles):
+        at: yaml_source.Path = ("roles", index, "routing_policy")
+        policy = role.routing_policy
+        for number, fallback in enumerate(policy.fallback_roles):
+            if fallback not in known:
+                problem = f"there is no role {fallback}{schema.nearest(fallback, known)}"
+                raise source.fail((*at, "fallback_roles", number), problem)
+        if policy.strategy not in STRATEGIES:
+            raise source.fail((*at, "strategy"), f"expected one of {', '.join(STRATEGIES[1:])}, got {policy.strategy}")
+        if policy.min_context is not None and policy.min_context < 1:
+            raise source.fail((*at, "min_context"), "expected a whole number of at least 1")
+        template = role.prompt_policy.user_template
+        if template and "{input}" not in template:
+            raise source.fail(
+                ("roles", index, "prompt_policy", "user_template"), "has no {input} where the user's message goes"
+            )
+
+
+def _check_cycles(roles: Sequence[Role], source: yaml_source.Source) -> None:
+    cycle = find_cycle({role.role_id: role.routing_policy.fallback_roles for role in roles})
+    if not cycle:
+        return
+    index = next(index for index, role in enumerate(roles) if role.role_id == cycle[0])
+    raise source.fail(
+        ("roles", index, "routing_policy", "fallback_roles"),
+        f"fallbacks go in a circle: {' → '.join(cycle)}; take one of them out",
+    )

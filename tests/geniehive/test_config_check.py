@@ -1,0 +1,137 @@
+"""What the types cannot say about a config."""
+
+import msgspec
+import pytest
+
+from geniehive.config import AuthConfig, Config, ControlConfig, GatewayConfig
+from geniehive.config_check import check_exposure, is_loopback, normalize_endpoint, parse_address
+from geniehive.config_load import load_config
+from geniehive.errors import ConfigError
+
+
+def config_of(tmp_path, text):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    return load_config(path, {}).config
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("control: {listen: '8801'}", "expected host:port"),
+        ("control: {listen: 'grpc://h:1'}", "without a scheme"),
+        ("control: {listen: '::1:8801'}", "needs brackets"),
+        ("control: {lease_ttl_s: 5}", "must be longer than heartbeat_interval_s"),
+        ("control_plane: {address: ''}", "is empty; name the control plane"),
+        ("control_plane: {addresses: ['a:1', b]}", 'got "b"'),
+        ("node: {host_id: 'a b'}", "letters, digits"),
+        ("node: {address: 'http://h'}", "without scheme and port"),
+        ("node: {address: 169.254.1.1}", "not an address of an engine"),
+        ("auth: {node_api_keys: ['']}", "not empty"),
+        ("auth: {node_api_keys: ['a b']}", "without spaces"),
+        ("services: [{service_id: a, endpoint: 'http://h'}, {service_id: a, endpoint: 'http://h'}]", "given twice"),
+        ("services: [{service_id: 'a b', endpoint: 'http://h'}]", "use letters"),
+        ("services: [{service_id: a}]", "endpoint is missing"),
+        ("services: [{service_id: a, endpoint: 'http://h', assets: [{asset_id: m}]}]", "kind is missing"),
+        ("services: [{service_id: a, kind: chat, kinds: [chat], endpoint: 'http://h'}]", "not both"),
+        ("services: [{service_id: a, kind: chat, endpoint: 'http://h', assets: [{asset_id: m}, {asset_id: m}]}]", "m"),
+        ("services: [{service_id: a, endpoint: 'http://h', runtime: {launcher: managed}}]", "needs a command"),
+        ("services: [{service_id: a, runtime: {launcher: managed, command: [x]}}]", "endpoint is missing"),
+        ("services: [{service_id: a, endpoint: 'http://h', runtime: {command: [x]}}]", "launcher: managed"),
+    ],
+)  # fmt: skip
+def test_nonsense_is_refused_with_the_fix(tmp_path, text, words):
+    with pytest.raises(ConfigError) as caught:
+        config_of(tmp_path, text)
+    assert words in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+def test_the_embedded_engine_needs_neither_command_nor_endpoint(tmp_path):
+    text = "services: [{service_id: a, runtime: {engine: llama.cpp, launcher: managed}}]"
+    assert config_of(tmp_path, text).services[0].discover_protocol == "auto"
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("ftp://h", "expected http"),
+        ("file:///etc/passwd", "expected http"),
+        ("h:80", "expected http"),
+        ("http://", "expected http"),
+        ("http://u:p@h", "user or password"),
+        ("http://h:99999", "not a URL"),
+        ("http://h/?a=b", r"must not have a \?"),
+        ("http://h/ x", "spaces"),
+        ("http://169.254.169.254", "not an address of an engine"),
+        ("http://[fe80::1]", "not an address of an engine"),
+        ("http://0.0.0.0:80", "not an address of an engine"),
+        ("http://224.0.0.1", "not an address of an engine"),
+        ("http://2130706433", "odd way"),
+        ("http://0x7f.0.0.1", "odd way"),
+        ("http://127.1", "odd way"),
+        ("http://h.0x10", "odd way"),
+    ],
+)
+def test_odd_endpoints_are_refused(url, words):
+    with pytest.raises(ValueError, match=words):
+        normalize_endpoint(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("http://127.0.0.1:8080/", "http://127.0.0.1:8080"),
+        ("https://Engine.Example/v1", "https://engine.example"),
+        ("http://[::1]:8080/v1/", "http://[::1]:8080"),
+        ("http://h:1/proxy/llm/v1", "http://h:1/proxy/llm"),
+        ("http://box-01.lan:8000", "http://box-01.lan:8000"),
+    ],
+)
+def test_good_endpoints_are_normalised(url, kept):
+    assert normalize_endpoint(url) == kept
+
+
+def test_addresses_are_split():
+    assert parse_address("127.0.0.1:8801") == ("127.0.0.1", 8801)
+    assert parse_address("[::1]:8801") == ("::1", 8801)
+    assert parse_address(":8801") == ("", 8801)
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("[::1]", True), ("localhost", True), ("0.0.0.0", False),
+     ("", False), ("::", False), ("192.168.1.2", False), ("box.example", False), ("127.0.0.1.example", False)],
+)  # fmt: skip
+def test_loopback_is_what_only_this_machine_reaches(host, loopback):
+    assert is_loopback(host) is loopback
+
+
+KEYS = AuthConfig(client_api_keys=("c",), node_api_keys=("n",), admin_api_keys=("a",))
+OPEN_GATEWAY = Config(gateway=GatewayConfig(host="0.0.0.0"))
+OPEN_CONTROL = Config(control=ControlConfig(listen="0.0.0.0:8801"))
+
+
+@pytest.mark.parametrize(
+    ("config", "side", "missing"),
+    [
+        (OPEN_GATEWAY, "gateway", "auth.client_api_keys"),
+        (OPEN_CONTROL, "control", "auth.node_api_keys"),
+        (
+            msgspec.structs.replace(OPEN_CONTROL, auth=AuthConfig(node_api_keys=("n",))),
+            "control",
+            "auth.admin_api_keys",
+        ),
+    ],
+)
+def test_beyond_loopback_without_keys_is_refused_unless_insisted(config, side, missing):
+    others = {"gateway": False, "control": False, side: True}
+    with pytest.raises(ConfigError, match=f"{missing} is empty: set a key.*--insecure"):
+        check_exposure(config, insecure=False, **others)
+    check_exposure(config, insecure=True, **others)
+    check_exposure(msgspec.structs.replace(config, auth=KEYS), insecure=False)
+    check_exposure(config, insecure=False, gateway=False, control=False)
+
+
+def test_loopback_needs_no_keys():
+    check_exposure(Config(), insecure=False)

@@ -1,0 +1,28 @@
+"""Every error has its row, and strangers count as ours."""
+
+import grpc
+import pytest
+
+from geniehive import errors
+
+
+def _tree(cls):
+    yield cls
+    for sub in cls.__subclasses__():
+        yield from _tree(sub)
+
+
+@pytest.mark.parametrize("cls", list(_tree(errors.GenieHiveError)), ids=lambda cls: cls.__name__)
+def test_every_error_has_a_row_of_its_own_with_a_real_grpc_code(cls):
+    row = errors.WIRE[cls]
+    assert row.grpc in grpc.StatusCode.__members__
+    assert 400 <= row.status < 600
+    assert cls.__name__ in errors.__doc__
+
+
+def test_a_stranger_is_an_internal_error():
+    assert errors.wire_of(KeyError("x")).status == 500
+
+
+def test_the_callers_fault_is_never_retryable():
+    assert not any(row.retryable for cls, row in errors.WIRE.items() if issubclass(cls, errors.CallerError))
