@@ -1,0 +1,1 @@
+"""The control plane: knows the cluster, and tells the gateways."""

@@ -1,0 +1,118 @@
+"""Wires the control plane: roles and store first, then the loop that owns the state, then the server.
+
+Whatever can be wrong with the configuration is found before anybody is served. At the end the order is
+the other way round: health says NOT_SERVING, nodes are told to reconnect, running calls get
+`GRACE_S`, the loop finishes its write, the store is closed last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from controlplane.auth import Gatekeeper
+from controlplane.benchmarks import BenchmarkService
+from controlplane.cluster import ClusterState
+from controlplane.events import Instant
+from controlplane.leases import LeaseTerms
+from controlplane.loop import ControlLoop
+from controlplane.node_sessions import NodeSessions
+from controlplane.operator import ClusterService
+from controlplane.roles import read_roles
+from controlplane.server import ControlServer, Servicers, check_address
+from controlplane.store.sql_store import SqlStore
+from controlplane.watch import RoutingWatch
+from geniehive.clock import Clock, SystemClock
+from geniehive.config import Config
+from geniehive.errors import GenieHiveError
+
+GRACE_S: Final = 5.0
+"""What running calls get at the end; node and gateway streams end at once, they reconnect."""
+
+_log = logging.getLogger(__name__)
+
+
+async def run(config: Config, *, stop: asyncio.Event, ready: Callable[[str], None]) -> None:
+    """Serves until `stop` is set; `ready` gets the address ("host:port") once calls are answered.
+
+    Raises:
+        ConfigError: The roles, the address or the storage URL are wrong; the message names the fix.
+        StoreError: The database is damaged, of a newer version, or refuses.
+    """
+    try:
+        await _run(config, stop, ready)
+    except BaseExceptionGroup as group:
+        if (error := _first(group)) is None:
+            raise
+        raise error from group
+
+
+async def _run(config: Config, stop: asyncio.Event, ready: Callable[[str], None]) -> None:
+    roles = await read_roles(config.roles_path)
+    await check_address(config.control.listen)
+    clock = SystemClock()
+    async with _open_store(config.storage.url) as store:
+        state = await _restore(config, store, clock)
+        loop = ControlLoop(state, store, clock)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(loop.run())
+            try:
+                await loop.ask(roles)
+                server = await _start_server(config, loop, store, clock)
+                try:
+                    ready(server.address)
+                    await stop.wait()
+                finally:
+                    _log.info("the control plane is stopping")
+                    await server.announce_end()
+                    loop.close()  # ends the streams, so that the server need not wait for them
+                    await server.stop(GRACE_S)
+            finally:
+                loop.close()
+
+
+@asynccontextmanager
+async def _open_store(url: str) -> AsyncIterator[SqlStore]:
+    store = await SqlStore.open(url)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def _restore(config: Config, store: SqlStore, clock: Clock) -> ClusterState:
+    terms = LeaseTerms(
+        ttl_s=config.control.lease_ttl_s,
+        grace_s=config.control.lease_grace_s,
+        heartbeat_interval_s=config.control.heartbeat_interval_s,
+    )
+    # Not below the wall clock: gateways ignore older terms, and a database that was wiped begins again at 1.
+    epoch = await store.next_epoch(at_least=clock.unix_ms() // 1000)
+    registry = await store.load()
+    _log.info("term %d: %d hosts and %d services restored", epoch, len(registry.hosts), len(registry.services))
+    return ClusterState(terms, epoch, registry, Instant(clock.monotonic(), clock.unix_ms()))
+
+
+async def _start_server(config: Config, loop: ControlLoop, store: SqlStore, clock: Clock) -> ControlServer:
+    servicers = Servicers(
+        node=NodeSessions(loop),
+        routing=RoutingWatch(loop),
+        cluster=ClusterService(loop, clock, default_strategy=config.routing.default_strategy),
+        benchmarks=BenchmarkService(store, lambda: loop.snapshot, clock),
+    )
+    return await ControlServer.start(
+        servicers,
+        Gatekeeper(config.auth.node_api_keys, config.auth.admin_api_keys),
+        listen=config.control.listen,
+        max_message_bytes=config.control.max_message_bytes,
+    )
+
+
+def _first(error: BaseException) -> GenieHiveError | None:
+    """The one error of ours in a task group's bundle: what the caller is to see."""
+    if isinstance(error, BaseExceptionGroup):
+        return next((found for each in error.exceptions if (found := _first(each)) is not None), None)
+    return error if isinstance(error, GenieHiveError) else None

@@ -1,0 +1,148 @@
+"""The picture that gateways route by, and how it changes: two lanes.
+
+Shape (hosts, services, assets, health, roles, availability) goes out at once and counts the revision
+up; measurements wait for `observed` and leave the revision as it is. Whoever changes something names
+its id here; only what was named is compared, so a heartbeat costs the same in a fleet of any size.
+A snapshot is immutable: each change makes a new one, and readers keep the one they have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from msgspec.structs import replace
+
+from controlplane.events import Publish, PublishObserved
+from geniehive.resources import Host, HostObserved, Observed, Role, Service, Snapshot, SnapshotDelta
+
+T = TypeVar("T", Host, Service, Role)
+
+_NO_OBSERVED = Observed()
+_NO_HOST_OBSERVED = HostObserved()
+
+
+def _host_shape(host: Host) -> Host:
+    return replace(host, observed=_NO_HOST_OBSERVED, heartbeat_age_seconds=None)
+
+
+def _service_shape(service: Service) -> Service:
+    return replace(service, observed=_NO_OBSERVED)
+
+
+def _role_shape(role: Role) -> Role:
+    return role
+
+
+class SnapshotBook:
+    """The last published snapshot, and the ids that may have moved since."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self._hosts: set[str] = set()
+        self._services: set[str] = set()
+        self._roles: set[str] = set()
+        self._moved_hosts: set[str] = set()
+        self._moved_services: set[str] = set()
+
+    @property
+    def observed_moved(self) -> bool:
+        """Whether measurements wait to be published."""
+        return bool(self._moved_hosts or self._moved_services)
+
+    def touch(self, *, hosts: set[str] | None = None, services: set[str] | None = None) -> None:
+        """Name what may have moved."""
+        self._hosts |= hosts or set()
+        self._services |= services or set()
+
+    def touch_roles(self, roles: set[str]) -> None:
+        """Name roles that may have moved."""
+        self._roles |= roles
+
+    def shape(
+        self, hosts: Mapping[str, Host], services: Mapping[str, Service], roles: Mapping[str, Role]
+    ) -> Publish | None:
+        """A delta with what was named and has another shape; None if nothing has."""
+        now = self.snapshot
+        put_hosts, gone_hosts = _compare(self._hosts, now.hosts, hosts, _host_shape)
+        put_services, gone_services = _compare(self._services, now.services, services, _service_shape)
+        put_roles, gone_roles = _compare(self._roles, now.roles, roles, _role_shape)
+        self._note_moved(put_hosts, put_services, hosts, services)
+        self._hosts, self._services, self._roles = set(), set(), set()
+        if not (put_hosts or gone_hosts or put_services or gone_services or put_roles or gone_roles):
+            return None
+        delta = SnapshotDelta(
+            base_revision=now.revision,
+            hosts=put_hosts,
+            services=put_services,
+            roles=put_roles,
+            removed_host_ids=gone_hosts,
+            removed_service_ids=gone_services,
+            removed_role_ids=gone_roles,
+        )
+        self.snapshot = replace(
+            now,
+            revision=now.revision + 1,
+            hosts=_after(now.hosts, {one.host_id: one for one in put_hosts}, gone_hosts),
+            services=_after(now.services, {one.service_id: one for one in put_services}, gone_services),
+            roles=_after(now.roles, {one.role_id: one for one in put_roles}, gone_roles),
+        )
+        return Publish(now.epoch, self.snapshot.revision, delta)
+
+    def observed(self, hosts: Mapping[str, Host], services: Mapping[str, Service]) -> PublishObserved | None:
+        """The measurements that moved since the last time; None if none did."""
+        now = self.snapshot
+        host_changes = {
+            key: hosts[key].observed
+            for key in sorted(self._moved_hosts & now.hosts.keys() & hosts.keys())
+            if hosts[key].observed != now.hosts[key].observed
+        }
+        service_changes = {
+            key: services[key].observed
+            for key in sorted(self._moved_services & now.services.keys() & services.keys())
+            if services[key].observed != now.services[key].observed
+        }
+        self._moved_hosts, self._moved_services = set(), set()
+        if not (host_changes or service_changes):
+            return None
+        self.snapshot = replace(
+            now,
+            hosts=now.hosts | {key: replace(now.hosts[key], observed=one) for key, one in host_changes.items()},
+            services=now.services
+            | {key: replace(now.services[key], observed=one) for key, one in service_changes.items()},
+        )
+        return PublishObserved(now.epoch, now.revision, service_changes, host_changes)
+
+    def _note_moved(
+        self,
+        put_hosts: tuple[Host, ...],
+        put_services: tuple[Service, ...],
+        hosts: Mapping[str, Host],
+        services: Mapping[str, Service],
+    ) -> None:
+        """What goes out whole in a delta carries its measurements; the rest of what was named waits."""
+        whole_hosts = {one.host_id for one in put_hosts}
+        whole_services = {one.service_id for one in put_services}
+        self._moved_hosts = (self._moved_hosts | (self._hosts & hosts.keys())) - whole_hosts
+        self._moved_services = (self._moved_services | (self._services & services.keys())) - whole_services
+
+
+def _compare(
+    named: set[str], before: Mapping[str, T], after: Mapping[str, T], shape: Callable[[T], T]
+) -> tuple[tuple[T, ...], tuple[str, ...]]:
+    """What was named and has a new shape, and the ids that are gone, both by id."""
+    put, gone = [], []
+    for key in sorted(named):
+        if key not in after:
+            if key in before:
+                gone.append(key)
+        elif key not in before or shape(before[key]) != shape(after[key]):
+            put.append(after[key])
+    return tuple(put), tuple(gone)
+
+
+def _after(before: dict[str, T], put: Mapping[str, T], gone: tuple[str, ...]) -> dict[str, T]:
+    after = {**before, **put}
+    for key in gone:
+        after.pop(key, None)
+    return after
