@@ -1,0 +1,1 @@
+"""The node agent: tells the control plane what runs on its host."""
