@@ -1,0 +1,1 @@
+"""The gateway: one OpenAI endpoint, routed to the best engine for each call."""

@@ -1,0 +1,131 @@
+"""Wires the gateway: what it knows of the cluster, whom it may ask, and the server in front.
+
+`run` is one worker in this process, or several as children on one port (`gateway.workers`). When told
+to stop, a worker is not ready any more, refuses new work, lets what runs finish up to a deadline, ends
+the rest with an error, and goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import geniehive
+from gateway.attempts import Attempts
+from gateway.auth import INFERENCE, Authenticator
+from gateway.cluster import ClusterViews
+from gateway.http import Server
+from gateway.inflight import InFlight
+from gateway.listen import bind, url_of
+from gateway.meter import MetricsMeter
+from gateway.metrics import Metrics
+from gateway.middleware import Front
+from gateway.openai.audio import Audio
+from gateway.openai.generate import Generate
+from gateway.openai.models import Models
+from gateway.operations import Operations
+from gateway.relay import Spawn
+from gateway.router import Router
+from gateway.routes import route_table
+from gateway.routing_watch import RoutingWatch
+from gateway.upstream import Upstream
+from gateway.view import RoutingView
+from gateway.workers import run_workers
+from geniehive import dial
+from geniehive.config import Config
+
+_log = logging.getLogger(__name__)
+_BACKLOG = 2048
+_LAST_GRACE_S = 1.0  # for connections to close once nothing runs on them
+
+
+async def run(config: Config, *, stop: asyncio.Event, ready: Callable[[str], None]) -> None:
+    """Serve until `stop` is set; `ready` gets the URL. Raises ConfigError where the port cannot be had."""
+    if config.gateway.workers > 1:
+        await run_workers(config, stop=stop, ready=ready)
+    else:
+        await serve(config, bind(config, shared=False), stop=stop, ready=ready)
+
+
+async def serve(config: Config, sock: socket.socket, *, stop: asyncio.Event, ready: Callable[[str], None]) -> None:
+    """One worker on a bound socket: its watch of the cluster, its upstream connections, its server."""
+    view = RoutingView(config.routing.default_strategy)
+    in_flight = InFlight(time.monotonic)
+    targets, node_key = config.control_plane.targets, config.control_plane.node_api_key
+    gateway_id = config.gateway.gateway_id or f"gateway-{secrets.token_hex(4)}"
+    watch = RoutingWatch(targets, node_key, gateway_id, view, in_flight, random.random, geniehive.__version__)
+    async with (
+        asyncio.TaskGroup() as tasks,
+        dial.control_channel(targets) as channel,
+        Upstream(connect_timeout_s=config.gateway.connect_timeout_s) as upstream,
+    ):
+        watching = tasks.create_task(watch.run())
+        cluster = ClusterViews(view, in_flight, channel, node_key)
+        front = build_app(config, view, in_flight, upstream, cluster, spawner(tasks))
+        await _listen(config, sock, front, stop, ready)
+        watching.cancel()
+
+
+async def _listen(
+    config: Config, sock: socket.socket, front: Front, stop: asyncio.Event, ready: Callable[[str], None]
+) -> None:
+    """Answer until told to stop, then drain. The port stays open meanwhile: /readyz has to say no."""
+    server = Server(front, header_timeout_s=config.gateway.header_timeout_s)
+    drain_s = config.gateway.drain_timeout_s
+    listener = await asyncio.get_running_loop().create_server(server, sock=sock, backlog=_BACKLOG)
+    try:
+        ready(url_of(sock))
+        await stop.wait()
+        if front.open_requests:
+            _log.info("stopping: %d requests may finish within %g s", front.open_requests, drain_s)
+        await front.drain(drain_s)
+    finally:
+        listener.close()
+        server.pre_shutdown()
+        await server.shutdown(_LAST_GRACE_S)
+
+
+def build_app(
+    config: Config,
+    view: RoutingView,
+    in_flight: InFlight,
+    upstream: Upstream,
+    cluster: ClusterViews,
+    spawn: Spawn,
+) -> Front:
+    """What answers requests, from the parts that outlive them."""
+    limits = config.gateway
+    metrics = Metrics(view, in_flight)
+    meter = MetricsMeter(metrics)
+    attempts = Attempts(upstream, in_flight, limits, spawn, meter)
+    router = Router(view, in_flight)
+    operations = Operations(view, metrics, geniehive.__version__)
+    table = route_table(
+        Generate(router, attempts, limits),
+        Audio(router, attempts, limits),
+        Models(view, in_flight),
+        cluster,
+        operations,
+    )
+    authenticator = Authenticator(tuple(config.auth.client_api_keys), tuple(config.auth.admin_api_keys))
+    front = Front(table, authenticator.check, meter, refused_when_draining=INFERENCE)
+    operations.front = front
+    return front
+
+
+def spawner(tasks: asyncio.TaskGroup) -> Spawn:
+    """Starts small helpers of requests; one that fails is logged and takes nothing down with it."""
+
+    async def guarded(work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception:  # noqa: BLE001 - one request's helper must not end the gateway
+            _log.exception("a helper of a request failed")
+
+    return lambda work: tasks.create_task(guarded(work))

@@ -1,0 +1,283 @@
+"""Attempts: one candidate after the other until one has begun to answer, and then that one to its end.
+
+Until the first byte of content nothing has been promised to the client, so a failure leads to the next
+candidate. What counts as a failure, and whether the same service may be asked again, is decided in
+`verdict`. After the first byte there are no attempts any more (`gateway.relay`). The in-flight guard of
+a candidate is held for as long as it works for this request, a client that goes away included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from aiohttp import web
+
+from gateway.errors import passed_on, should_repeat
+from gateway.exchange import Exchange
+from gateway.middleware import Meter, shutting_down
+from gateway.relay import Comments, Spawn, commit, end_with, relay
+from gateway.retry_budget import RetryBudget
+from gateway.sse import SseScanner, tokens_in
+from gateway.upstream import Refused, Upstream, UpstreamRequest, UpstreamResponse
+from gateway.verdict import AttemptFailed, judge, judge_event
+from geniehive.config import GatewayConfig
+from geniehive.errors import GenieHiveError, UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from geniehive.routing.candidate import Candidate
+
+MAX_ATTEMPTS = 4
+_HELD_BYTES = 8 * 1024 * 1024  # of an answer that is not a stream: held whole, so that a broken one can be replaced
+_HELD_EVENTS = 1024 * 1024  # of a stream before its first content
+
+
+class Guard(Protocol):
+    """An open request of one service, counted until it is left."""
+
+    def first_byte(self) -> None:
+        """The answer has begun."""
+        ...
+
+    def finish(self, *, ok: bool, tokens: int | None = None) -> None:
+        """The request is over; `tokens` is what was generated, where that is known."""
+        ...
+
+
+class InFlight(Protocol):
+    """Counts open requests."""
+
+    def guard(self, service_id: str) -> AbstractContextManager[Guard]:
+        """One more of a service, until the context is left."""
+        ...
+
+
+def as_it_is(_candidate: Candidate, content_type: str, body: bytes) -> tuple[str, bytes]:
+    """An answer unchanged. Raises UpstreamUnavailable for a web page."""
+    if content_type.startswith("text/html"):
+        raise UpstreamUnavailable("the engine answered with a web page; is its endpoint right?")
+    return content_type, body
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to ask, of whom."""
+
+    candidates: tuple[Candidate, ...]
+    build: Callable[[Candidate], UpstreamRequest]
+    stream: bool = False
+    done_marker: bool = False
+    """Whether the stream ends with `[DONE]`."""
+    replayable: Callable[[], bool] = lambda: True
+    """Whether the body can be sent again."""
+    body_failure: Callable[[], GenieHiveError | None] = lambda: None
+    """What went wrong with the client's body while it was passed on."""
+    adapt: Callable[[Candidate, str, bytes], tuple[str, bytes]] = as_it_is
+    """Content type and body of an answer as the client expects them; raises what the engine hid in status 200."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An answer whose first byte is there: a stream with its scanner, or a body (with the rest still to be read)."""
+
+    upstream: UpstreamResponse
+    head: bytes
+    scanner: SseScanner | None = None
+    content_type: str = ""
+    done_marker: bool = False
+
+    @property
+    def tokens(self) -> int | None:
+        """Generated tokens, where the engine told."""
+        return tokens_in(self.head) if self.scanner is None else self.scanner.tokens
+
+
+class Attempts:
+    """Runs plans."""
+
+    def __init__(
+        self, upstream: Upstream, in_flight: InFlight, limits: GatewayConfig, spawn: Spawn, meter: Meter
+    ) -> None:
+        self._upstream = upstream
+        self._in_flight = in_flight
+        self._limits = limits
+        self._spawn = spawn
+        self._meter = meter
+        self._budget = RetryBudget()
+
+    async def run(self, exchange: Exchange, plan: Plan) -> web.StreamResponse:
+        """The answer of the first candidate that gives one. Raises the error of the last one otherwise."""
+        self._budget.arrived(exchange.now())
+        comments = Comments(exchange, self._limits.keepalive_comment_s if plan.stream else 0, self._spawn)
+        try:
+            return await self._run(exchange, plan, comments)
+        except GenieHiveError as error:
+            await comments.stop()
+            if exchange.response is None:
+                raise
+            await end_with(exchange.response, error)
+            return exchange.response
+        finally:
+            await comments.stop()
+
+    async def _run(self, exchange: Exchange, plan: Plan, comments: Comments) -> web.StreamResponse:
+        failed: AttemptFailed | None = None
+        crashes = 0
+        for candidate in _turns(plan.candidates):
+            if failed is not None and not self._may_repeat(exchange, plan, failed, candidate, crashes):
+                break
+            exchange.attempts += 1
+            exchange.candidate = candidate
+            service_id, outcome = candidate.service.service_id, "cancelled"
+            with self._in_flight.guard(service_id) as guard:
+                try:
+                    begun = await self._begin(exchange, plan, candidate)
+                    exchange.first_byte = exchange.now()
+                    guard.first_byte()
+                    await comments.stop()
+                    try:
+                        response, well = await self._deliver(exchange, begun)
+                    finally:
+                        begun.upstream.close()
+                    outcome = "ok" if well else "cut"
+                    guard.finish(ok=well, tokens=begun.tokens)
+                    return response
+                except AttemptFailed as error:
+                    failed, outcome = error, "failed"
+                    crashes += error.crash
+                    guard.finish(ok=not error.held_against)
+                finally:
+                    self._meter.attempt_done(service_id, outcome)
+        if failed is None:
+            raise UpstreamUnavailable("there is nobody to ask")
+        await comments.stop()
+        if failed.passed is not None and exchange.response is not None:
+            await end_with(exchange.response, failed.error, failed.passed.body)
+            return exchange.response
+        return _give_up(failed)
+
+    def _may_repeat(
+        self, exchange: Exchange, plan: Plan, failed: AttemptFailed, following: Candidate, crashes: int
+    ) -> bool:
+        same = exchange.candidate is not None and following.service.service_id == exchange.candidate.service.service_id
+        return (
+            failed.retry
+            and not (same and not failed.same_service)
+            and crashes < 2
+            and plan.replayable()
+            and self._budget.spend(exchange.now())
+        )
+
+    async def _begin(self, exchange: Exchange, plan: Plan, candidate: Candidate) -> Begun:
+        """One attempt, up to the first byte of content. Raises AttemptFailed."""
+        began = exchange.now()
+        limit = self._limits.first_byte_timeout_s
+        try:
+            async with exchange.deadline(limit):
+                response = await self._upstream.open(plan.build(candidate))
+                try:
+                    return await self._first(response, plan, candidate)
+                except BaseException:
+                    response.close()
+                    raise
+        except TimeoutError:
+            if exchange.interrupted:
+                raise shutting_down() from None
+            raise AttemptFailed(UpstreamTimeout(f"the engine sent nothing within {limit:g} s")) from None
+        except UpstreamError as error:
+            if (reason := plan.body_failure()) is not None:
+                raise reason from error
+            raise AttemptFailed(error, same_service=not isinstance(error, Refused)) from error
+        finally:
+            exchange.upstream_seconds += exchange.now() - began
+
+    async def _first(self, response: UpstreamResponse, plan: Plan, candidate: Candidate) -> Begun:
+        if response.status >= 300:
+            raise judge(response.status, response.headers, await _up_to(response, _HELD_EVENTS))
+        if response.content_type == "text/event-stream":
+            return await _first_content(response, done_marker=plan.done_marker)
+        body = await _up_to(response, _HELD_BYTES)
+        if not body:
+            raise UpstreamUnavailable("the engine's answer is empty")
+        kind, body = plan.adapt(candidate, response.headers.get("content-type", "application/json"), body)
+        return Begun(response, body, content_type=kind)
+
+    async def _deliver(self, exchange: Exchange, begun: Begun) -> tuple[web.StreamResponse, bool]:
+        """The rest of the answer; and whether it came to its proper end."""
+        if begun.scanner is not None:
+            response = exchange.response or await commit(exchange)
+            well = await relay(
+                exchange,
+                response,
+                begun.upstream,
+                begun.scanner,
+                begun.head,
+                idle_timeout_s=self._limits.idle_timeout_s,
+                done_marker=begun.done_marker,
+            )
+            return response, well
+        if exchange.response is not None:
+            raise UpstreamUnavailable("a stream was asked for, and the engine answered without one")
+        if begun.upstream.ended:
+            headers = {"content-type": begun.content_type}
+            return web.Response(status=begun.upstream.status, body=begun.head, headers=headers), True
+        return await self._pass_large(exchange, begun), True
+
+    async def _pass_large(self, exchange: Exchange, begun: Begun) -> web.StreamResponse:
+        """A body too large to be held: passed on as it comes; if it breaks, so does the client's connection."""
+        response = web.StreamResponse(status=begun.upstream.status, headers=exchange.headers())
+        response.headers["content-type"] = begun.content_type
+        exchange.response = response
+        await response.prepare(exchange.request)
+        piece, idle = begun.head, self._limits.idle_timeout_s
+        async with exchange.deadline(idle):
+            while piece:
+                await response.write(piece)
+                exchange.rearm(idle)
+                piece = await begun.upstream.read()
+        await response.write_eof()
+        return response
+
+
+def _turns(candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+    """Whom to ask, in turn; one who is alone may get a second chance."""
+    return candidates * 2 if len(candidates) == 1 else candidates[:MAX_ATTEMPTS]
+
+
+def _give_up(failed: AttemptFailed) -> web.Response:
+    """What the client gets once nobody is left: the engine's own refusal, or our error."""
+    if failed.passed is None:
+        raise failed.error
+    status, body, retry_after = failed.passed
+    headers = {"content-type": "application/json"}
+    if retry_after:
+        headers["retry-after"] = retry_after
+    if not should_repeat(status):
+        headers.update({"x-should-retry": "false"})
+    return web.Response(status=status, body=passed_on(status, body), headers=headers)
+
+
+async def _up_to(response: UpstreamResponse, limit: int) -> bytes:
+    """The body, or its beginning where it is longer."""
+    pieces, size = [], 0
+    while size < limit and (piece := await response.read()):
+        pieces.append(piece)
+        size += len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+async def _first_content(response: UpstreamResponse, *, done_marker: bool) -> Begun:
+    """Read a stream until its first content. An end or an error before that is a failed attempt."""
+    scanner, held, size = SseScanner(), [], 0
+    while size < _HELD_EVENTS:
+        chunk = await response.read()
+        piece = scanner.feed(chunk) if chunk else scanner.close()
+        held.append(piece)
+        size += len(piece)
+        if scanner.content or scanner.over:
+            break
+        if not chunk:
+            raise UpstreamUnavailable("the engine's stream ended before it began")
+    if scanner.error is not None and not scanner.content:
+        raise judge_event(response.headers, scanner.error)
+    return Begun(response, b"".join(held), scanner, done_marker=done_marker)

@@ -1,0 +1,202 @@
+"""`/v1/cluster/…`: the cluster as this gateway sees it, for dashboards and scripts.
+
+Hosts, services, roles, health and routes come from the worker's own snapshot, so they are there when
+the control plane is not; every answer says whether the snapshot is stale. Benchmarks and events are
+the control plane's, asked for over gRPC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+import msgspec
+from aiohttp import web
+
+from gateway.inflight import InFlight
+from gateway.view import RoutingView
+from geniehive import codec, dial
+from geniehive.errors import ControlPlaneUnreachable, InvalidRequest, NotFound
+from geniehive.resources import HealthStatus, LeaseState, Operation
+from geniehive.routing.resolve import resolve
+from geniehive.routing.strategy import depth, order
+from geniehive.routing.table import RoutingTable
+from geniehive.v1 import benchmark_service_pb2 as benchmark_pb
+from geniehive.v1 import benchmark_service_pb2_grpc as benchmark_rpc
+from geniehive.v1 import cluster_service_pb2 as cluster_pb
+from geniehive.v1 import cluster_service_pb2_grpc as cluster_rpc
+
+Json = dict[str, Any]
+_ANSWER_WITHIN_S: Final = 5.0
+
+
+class ClusterViews:
+    """The handlers. `channel` leads to the control plane, with `node_key` as credential."""
+
+    def __init__(self, view: RoutingView, in_flight: InFlight, channel: grpc.aio.Channel, node_key: str) -> None:
+        self._view = view
+        self._in_flight = in_flight
+        self._cluster = cluster_rpc.ClusterServiceStub(channel)
+        self._benchmarks = benchmark_rpc.BenchmarkServiceStub(channel)
+        self._metadata = dial.metadata(node_key=node_key)
+
+    async def hosts(self, request: web.Request) -> web.Response:
+        """GET /v1/cluster/hosts[/{host_id}]."""
+        return self._listed(request, "host_id", self._view.current().snapshot.hosts)
+
+    async def services(self, request: web.Request) -> web.Response:
+        """GET /v1/cluster/services[/{service_id}]."""
+        return self._listed(request, "service_id", self._view.current().snapshot.services)
+
+    async def roles(self, request: web.Request) -> web.Response:
+        """GET /v1/cluster/roles[/{role_id}]."""
+        return self._listed(request, "role_id", self._view.current().shape.roles)
+
+    def _listed(self, request: web.Request, key: str, things: dict[str, Any]) -> web.Response:
+        """One thing by the id in the path, else all by id."""
+        if (wanted := request.match_info.get(key)) is None:
+            return self._answer({"object": "list", "data": [plain(things[name]) for name in sorted(things)]})
+        if wanted not in things:
+            raise NotFound(f"no {key.removesuffix('_id')} {wanted!r}; there are: {_some(things)}", param=key)
+        return self._answer(plain(things[wanted]))
+
+    async def health(self, _request: web.Request) -> web.Response:
+        """GET /v1/cluster/health: the cluster in a few numbers."""
+        table = self._view.current()
+        services = table.shape.services.values()
+        up = [host for host in table.shape.hosts.values() if host.lease is LeaseState.UP]
+        healthy = [service for service in services if service.health.status is HealthStatus.HEALTHY]
+        return self._answer(
+            {
+                "status": "stale" if self._view.stale else "ok",
+                "epoch": table.shape.epoch,
+                "revision": table.shape.revision,
+                "hosts": {"up": len(up), "total": len(table.shape.hosts)},
+                "services": {"healthy": len(healthy), "total": len(services)},
+                "roles": len(table.shape.roles),
+                "in_flight": self._in_flight.total,
+            }
+        )
+
+    async def resolve(self, request: web.Request) -> web.Response:
+        """GET /v1/cluster/routes/resolve?model=…[&operation=…]: what a name leads to now."""
+        name = request.query.get("model")
+        if not name:
+            raise InvalidRequest("which model? GET /v1/cluster/routes/resolve?model=NAME", param="model")
+        operation = _operation(request.query.get("operation"))
+        return self._answer(self._resolved(self._view.current(), name, operation))
+
+    def _resolved(self, table: RoutingTable, name: str, operation: Operation | None) -> Json:
+        found = resolve(table, name, operation)
+        counts = self._in_flight.counts
+        return {
+            "model": name,
+            "match": found.match,
+            "operation": found.operation.value,
+            "strategy": found.strategy,
+            "role_id": found.role.role_id if found.role else None,
+            "candidates": [
+                {
+                    "service_id": each.service.service_id,
+                    "asset_id": each.asset.asset_id,
+                    "host_id": each.host.host_id,
+                    "role_id": each.role.role_id if each.role else None,
+                    "tier": list(each.tier),
+                    "in_flight": depth(table.observed[each.service.service_id], counts.get(each.service.service_id, 0)),
+                }
+                for each in order(table, found, counts, 0)
+            ],
+            "dropped": [each._asdict() for each in found.dropped],
+        }
+
+    async def benchmarks(self, request: web.Request) -> web.Response:
+        """GET /v1/cluster/benchmarks[?service_id=…&workload=…&limit=…]: samples, newest first."""
+        query = benchmark_pb.ListSamplesRequest(
+            service_id=request.query.get("service_id", ""),
+            workload=request.query.get("workload", ""),
+            limit=_limit(request.query.get("limit")),
+        )
+        try:
+            answer = await self._benchmarks.ListSamples(query, metadata=self._metadata, timeout=_ANSWER_WITHIN_S)
+        except grpc.aio.AioRpcError as error:
+            raise _unreachable(error) from error
+        return self._answer({"object": "list", "data": [plain(codec.sample_from_pb(each)) for each in answer.samples]})
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        """GET /v1/cluster/events[?host_id=…]: what happens, as server-sent events, until the client leaves."""
+        query = cluster_pb.WatchEventsRequest(host_id=request.query.get("host_id", ""))
+        call = self._cluster.WatchEvents(query, metadata=self._metadata)
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
+        try:
+            await call.wait_for_connection()
+            await response.prepare(request)
+            async for event in call:
+                await response.write(_sse(event))
+        except grpc.aio.AioRpcError as error:
+            if not response.prepared:
+                raise _unreachable(error) from error
+            await response.write(b'event: error\ndata: {"message":"the control plane went away: connect again"}\n\n')
+        finally:
+            call.cancel()
+        return response
+
+    def _answer(self, body: Json) -> web.Response:
+        body["stale"] = self._view.stale
+        return web.Response(body=msgspec.json.encode(body), content_type="application/json")
+
+
+def plain(thing: msgspec.Struct) -> Json:
+    """The resource as JSON: every field, unknown ones as null."""
+    return {name: _plain(getattr(thing, name)) for name in thing.__struct_fields__}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, msgspec.Struct):
+        return plain(value)
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    return value
+
+
+def _sse(event: cluster_pb.WatchEventsResponse) -> bytes:
+    data = {
+        "at_ms": event.at_ms,
+        "kind": event.kind,
+        "host_id": event.host_id,
+        "service_id": event.service_id,
+        "message": event.message,
+        "revision": event.revision,
+    }
+    return b"event: %b\ndata: %b\n\n" % (event.kind.encode(), msgspec.json.encode(data))
+
+
+def _operation(word: str | None) -> Operation | None:
+    if word is None:
+        return None
+    try:
+        return Operation(word)
+    except ValueError:
+        raise InvalidRequest(f"operation {word!r}: choose one of {', '.join(Operation)}", param="operation") from None
+
+
+def _limit(word: str | None) -> int:
+    if word is None:
+        return 0
+    if not word.isascii() or not word.isdigit() or not 1 <= int(word[:5]) <= 1000:
+        raise InvalidRequest("limit: a whole number from 1 to 1000", param="limit")
+    return int(word)
+
+
+def _some(names: Iterable[str], most: int = 10) -> str:
+    listed = sorted(names)
+    return ", ".join(listed[:most]) + (", …" if len(listed) > most else "") if listed else "none"
+
+
+def _unreachable(error: grpc.aio.AioRpcError) -> ControlPlaneUnreachable:
+    if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+        return ControlPlaneUnreachable("the control plane refuses this gateway's key: set control_plane.node_api_key")
+    return ControlPlaneUnreachable(
+        f"the control plane does not answer ({error.code().name.lower()}): try again when it is back", retry_after_s=2
+    )

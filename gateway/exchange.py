@@ -1,0 +1,126 @@
+"""One request on its way through the gateway: its id, what was decided about it, where its time went."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+
+from aiohttp import web
+from aiohttp.web_urldispatcher import SystemRoute, UrlMappingMatchInfo
+from multidict import CIMultiDict
+
+from geniehive.resources import Operation
+from geniehive.routing.candidate import Candidate
+
+
+class Request(web.Request):
+    """aiohttp's request, with a place for the name in its path, for handlers that look there."""
+
+    _names: UrlMappingMatchInfo | None = None
+
+    @property
+    def match_info(self) -> UrlMappingMatchInfo:
+        """Names from the path; empty for a route without one."""
+        if self._names is None:
+            self._names = UrlMappingMatchInfo({}, SystemRoute(web.HTTPNotFound()))
+        return self._names
+
+    def name(self, key: str, value: str) -> None:
+        """Remember a name from the path."""
+        self.match_info[key] = value
+
+
+class Exchange:
+    """Mutable, written by the one task that serves the request; times are seconds of the monotonic clock."""
+
+    __slots__ = (
+        "_scope",
+        "attempts",
+        "began",
+        "body_seconds",
+        "candidate",
+        "first_byte",
+        "interrupted",
+        "loop",
+        "now",
+        "operation",
+        "overhead_seconds",
+        "principal",
+        "request",
+        "request_id",
+        "response",
+        "tail",
+        "upstream_seconds",
+    )
+
+    def __init__(self, request: Request, request_id: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.request = request
+        self.request_id = request_id
+        self.loop = loop
+        # Not the loop's own time: uvloop's is as old as the last round of the loop, and in whole milliseconds.
+        self.now: Callable[[], float] = time.monotonic
+        self.began = time.monotonic()
+        self.body_seconds = 0.0
+        """Waited for the client's body."""
+        self.upstream_seconds = 0.0
+        """Waited for engines, until the first byte of the answer."""
+        self.attempts = 0
+        self.candidate: Candidate | None = None
+        self.first_byte: float | None = None
+        """When the answer of an engine began."""
+        self.overhead_seconds: float | None = None
+        """Spent in the gateway itself before the answer, once that is known."""
+        self.principal: object = None
+        self.operation: Operation | None = None
+        """What the route is for; None for routes that reach no engine."""
+        self.tail = ""
+        """What follows the path of a route that takes a name, decoded."""
+        self.response: web.StreamResponse | None = None
+        """Set once the status is committed."""
+        self.interrupted = False
+        """Whether the gateway ended this request to shut down."""
+        self._scope: asyncio.Timeout | None = None
+
+    def deadline(self, seconds: float) -> asyncio.Timeout:
+        """A scope that ends after so many seconds, or at once when the gateway shuts down; one at a time."""
+        self._scope = asyncio.timeout(0 if self.interrupted else seconds)
+        return self._scope
+
+    def rearm(self, seconds: float) -> None:
+        """Move the end of the current scope to so many seconds from now: there was progress."""
+        if self._scope is not None and not self.interrupted and not self._scope.expired():
+            self._scope.reschedule(self.now() + seconds)
+
+    def interrupt(self) -> None:
+        """End what the request waits for now: its handler finishes it with an error."""
+        self.interrupted = True
+        if self._scope is not None and not self._scope.expired():
+            self._scope.reschedule(self.now())
+
+    def headers(self, *, decided: bool = True) -> CIMultiDict[str]:
+        """The answer headers that tell who answered, and what that cost; `decided` is whether that is known."""
+        spent = max(0.0, self.now() - self.began - self.body_seconds - self.upstream_seconds)
+        self.overhead_seconds = spent if self.attempts else None
+        found: CIMultiDict[str] = CIMultiDict()
+        found["server"] = "geniehive"
+        found["x-request-id"] = self.request_id
+        if decided and self.candidate is not None:
+            found["x-geniehive-service"] = printable(self.candidate.service.service_id)
+            found["x-geniehive-host"] = printable(self.candidate.host.host_id)
+            found["x-geniehive-model"] = printable(self.candidate.asset.asset_id)
+        found["x-geniehive-attempts"] = str(self.attempts)
+        found["x-geniehive-queue-ms"] = "0"  # requests do not wait in the gateway: the engine's queue is the queue
+        found["x-geniehive-overhead-ms"] = f"{spent * 1000:.2f}"
+        return found
+
+
+def new_request_id() -> str:
+    """An id that nobody has had."""
+    return "req_" + secrets.token_hex(12)
+
+
+def printable(text: str) -> str:
+    """Text that may stand in a header; ids come from engines, which may call a model anything."""
+    return text if text.isascii() and text.isprintable() else ascii(text)[1:-1]

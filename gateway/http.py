@@ -1,0 +1,186 @@
+"""The HTTP edge: routes in one table, and a server whose every answer is in OpenAI's shape.
+
+aiohttp's low-level server is used, without its router and middlewares: a request is one look-up by
+path and method. What aiohttp would answer by itself as text (parser errors, failures of its own) is
+answered here, and a client that is slow with its headers is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+from aiohttp import http_exceptions, web
+from aiohttp.web_protocol import RequestHandler
+
+from gateway.errors import error_response
+from gateway.exchange import Exchange, Request, new_request_id
+from geniehive.errors import (
+    GenieHiveError,
+    HeadersTooLarge,
+    InternalError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+)
+from geniehive.resources import Operation
+
+_log = logging.getLogger(__name__)
+
+Handler = Callable[[Exchange], Awaitable[web.StreamResponse]]
+MAX_LINE = 16 * 1024
+MAX_FIELD = 32 * 1024
+MAX_HEADERS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A way in. A `path` that ends in "/" takes a name behind it; `scope` "" needs no key."""
+
+    path: str
+    method: str
+    handler: Handler
+    operation: Operation | None = None
+    scope: str = ""
+
+
+class RouteTable:
+    """Every route; paths are compared as they were sent, so no encoding can lead around one."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self.routes = tuple(routes)
+        self._by_path: dict[str, dict[str, Route]] = {}
+        for route in self.routes:
+            self._by_path.setdefault(route.path, {})[route.method] = route
+        self._named = tuple(path for path in self._by_path if path.endswith("/") and path != "/")
+
+    def find(self, method: str, path: str) -> tuple[Route, str]:
+        """The route, and the name behind its path, decoded. Raises NotFound or MethodNotAllowed."""
+        methods, tail = self._by_path.get(path), ""
+        if methods is None or path in self._named:
+            methods, tail = self._named_route(path)
+        route = methods.get(method) or (methods.get("GET") if method == "HEAD" else None)
+        if route is None:
+            raise MethodNotAllowed(f"{printable_path(path)} takes {allowed(methods)}, not {method[:32]}")
+        return route, tail
+
+    def allow(self, path: str) -> str:
+        """The value of the `Allow` header for a path that exists."""
+        methods = self._by_path.get(path)
+        return allowed(methods if methods is not None else self._named_route(path)[0])
+
+    def _named_route(self, path: str) -> tuple[dict[str, Route], str]:
+        for prefix in self._named:
+            if path.startswith(prefix) and len(path) > len(prefix):
+                return self._by_path[prefix], unquote(path[len(prefix) :])
+        raise NotFound(f"there is no route {printable_path(path)}; the API is under /v1")
+
+
+def allowed(methods: Iterable[str]) -> str:
+    """Methods as the `Allow` header lists them."""
+    names = set(methods)
+    return ", ".join(sorted(names | {"HEAD"} if "GET" in names else names))
+
+
+def printable_path(path: str) -> str:
+    """A path for an error message: short, without control characters."""
+    return ascii(path[:200])[1:-1]
+
+
+class Connection(RequestHandler):
+    """One client connection: closes one that is slow with its headers, answers what the parser refuses."""
+
+    __slots__ = ("_header_timeout_s", "_header_timer")
+
+    def __init__(self, server: Server, *, header_timeout_s: float, **kwargs: Any) -> None:
+        super().__init__(server, **kwargs)
+        self._header_timeout_s = header_timeout_s
+        self._header_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.Protocol: headers are due from now on."""
+        super().connection_made(transport)
+        self._header_timer = self._loop.call_later(self._header_timeout_s, self._headers_late)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """See asyncio.Protocol."""
+        self._disarm()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol: bytes that complete no request's head are its beginning."""
+        super().data_received(data)
+        waiter = self._waiter
+        if waiter is None or waiter.done() or self._messages:
+            if self._header_timer is not None and (self._messages or self._request_in_progress):
+                self._disarm()
+        elif self._header_timer is None:
+            self._header_timer = self._loop.call_later(self._header_timeout_s, self._headers_late)
+
+    def _headers_late(self) -> None:
+        self._header_timer = None
+        if not self._request_in_progress and not self._messages:
+            self.force_close()
+
+    def _disarm(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - aiohttp's signature
+    ) -> web.StreamResponse:
+        """Answer what no handler could: parser errors, and failures outside of handlers."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer had begun when it failed")
+        error = parser_error(exc) if status < 500 else InternalError("the gateway failed")
+        if status >= 500:
+            _log.error("a request failed outside of its handler", exc_info=exc)
+        response = error_response(error, headers={"server": "geniehive", "x-request-id": new_request_id()})
+        response.force_close()
+        return response
+
+
+def parser_error(exc: BaseException | None) -> GenieHiveError:
+    """What the HTTP parser refused, in our tree."""
+    if isinstance(exc, http_exceptions.LineTooLong) or "too many headers" in str(exc).lower():
+        return HeadersTooLarge(f"the headers are too large: at most {MAX_HEADERS} of {MAX_FIELD} bytes each are taken")
+    return InvalidRequest("the request is not valid HTTP/1.1")
+
+
+class Server(web.Server):
+    """Makes a `Connection` of each client; `serve` answers one request."""
+
+    def __init__(self, serve: Callable[[Request], Awaitable[web.StreamResponse]], *, header_timeout_s: float) -> None:
+        super().__init__(
+            serve,  # type: ignore[arg-type]  # aiohttp types it for BaseRequest, which our factory does not make
+            request_factory=self._make,
+            handler_cancellation=True,
+        )
+        self._header_timeout_s = header_timeout_s
+
+    def __call__(self) -> RequestHandler:
+        """The protocol for a new connection."""
+        return Connection(
+            self,
+            loop=self._loop,
+            header_timeout_s=self._header_timeout_s,
+            keepalive_timeout=75.0,
+            access_log=None,
+            auto_decompress=False,
+            max_line_size=MAX_LINE,
+            max_field_size=MAX_FIELD,
+            max_headers=MAX_HEADERS,
+            lingering_time=5.0,
+        )
+
+    def _make(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> Request:
+        return Request(message, payload, protocol, writer, task, self._loop)

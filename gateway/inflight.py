@@ -1,0 +1,133 @@
+"""Requests that this worker has open, by service, and what it saw of the finished ones.
+
+A guard is opened for each attempt and closed in every case, so the counts are true by construction.
+They are what the routing of this worker reads, and what the control plane merges over all workers:
+for an engine that reports no queue they are the only sign of load.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+from collections.abc import Callable, Collection
+from types import TracebackType
+from typing import Self
+
+from geniehive.resources import ServiceTraffic
+
+_RECENT = 32  # finished requests that a median is taken over
+
+
+class _Tally:
+    """What was seen of one service."""
+
+    __slots__ = ("failed", "latency", "speed", "succeeded", "ttft")
+
+    def __init__(self) -> None:
+        self.succeeded = 0
+        self.failed = 0
+        self.ttft: deque[float] = deque(maxlen=_RECENT)
+        self.latency: deque[float] = deque(maxlen=_RECENT)
+        self.speed: deque[float] = deque(maxlen=_RECENT)
+
+
+class Guard:
+    """One open request to one service. Leaving it unfinished counts neither for nor against the service."""
+
+    __slots__ = ("_closed", "_first", "_owner", "_service_id", "_started")
+
+    def __init__(self, owner: InFlight, service_id: str, now: float) -> None:
+        self._owner = owner
+        self._service_id = service_id
+        self._started = now
+        self._first: float | None = None
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the place. A second call does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._owner.left(self._service_id)
+
+    def first_byte(self) -> None:
+        """The first content of the answer has come."""
+        if self._first is None:
+            self._first = self._owner.now()
+
+    def finish(self, *, ok: bool, tokens: int | None = None) -> None:
+        """The service has answered (`ok`) or failed; `tokens` is how many it generated, if it said so."""
+        self._owner.finished(self._service_id, self._started, self._first, ok=ok, tokens=tokens)
+
+
+class InFlight:
+    """The counts of one worker; `now` is a monotonic clock in seconds."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.now = now
+        self.counts: dict[str, int] = {}
+        self.moved = 0  # goes up with everything worth a report
+        self._tallies: dict[str, _Tally] = {}
+
+    @property
+    def total(self) -> int:
+        """Open requests over all services."""
+        return sum(self.counts.values())
+
+    def guard(self, service_id: str) -> Guard:
+        """Take a place at a service; close the guard to free it."""
+        self.counts[service_id] = self.counts.get(service_id, 0) + 1
+        self.moved += 1
+        return Guard(self, service_id, self.now())
+
+    def left(self, service_id: str) -> None:
+        """A guard closed."""
+        self.moved += 1
+        rest = self.counts[service_id] - 1
+        if rest:
+            self.counts[service_id] = rest
+        else:
+            del self.counts[service_id]
+
+    def finished(self, service_id: str, started: float, first: float | None, *, ok: bool, tokens: int | None) -> None:
+        """A request ended at the service: remember how it went."""
+        tally = self._tallies.setdefault(service_id, _Tally())
+        if not ok:
+            tally.failed += 1
+            return
+        end = self.now()
+        tally.succeeded += 1
+        tally.latency.append(end - started)
+        if first is not None:
+            tally.ttft.append(first - started)
+            if tokens and tokens > 1 and end > first:
+                tally.speed.append((tokens - 1) / (end - first))
+
+    def report(self, known: Collection[str]) -> tuple[ServiceTraffic, ...]:
+        """Everything seen, service by service; what is not `known` any more and idle is forgotten."""
+        for gone in self._tallies.keys() - self.counts.keys() - set(known):
+            del self._tallies[gone]
+        return tuple(self._traffic(name) for name in sorted(self._tallies.keys() | self.counts.keys()))
+
+    def _traffic(self, service_id: str) -> ServiceTraffic:
+        tally = self._tallies.get(service_id) or _Tally()
+        return ServiceTraffic(
+            service_id=service_id,
+            in_flight=self.counts.get(service_id, 0),
+            succeeded_total=tally.succeeded,
+            failed_total=tally.failed,
+            ttft_seconds=_median(tally.ttft),
+            latency_seconds=_median(tally.latency),
+            tokens_per_second=_median(tally.speed),
+        )
+
+
+def _median(values: deque[float]) -> float | None:
+    return statistics.median(values) if values else None

@@ -1,0 +1,124 @@
+"""Bodies of clients: bounded in size and time, and never trusted to be what they say.
+
+A body is refused by its announced length before it is read, and by what arrives while it is read. A
+client has to keep sending: a stall, or a trickle below a minimal rate, ends as 408. Compressed JSON is
+expanded here under the same bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+
+from aiohttp import hdrs, http_exceptions, web
+
+from gateway.exchange import Exchange
+from geniehive.errors import InvalidRequest, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
+
+_MIN_RATE = 500  # bytes a second, over the whole body: a trickle is an attack (as Apache's mod_reqtimeout has it)
+_WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+_EXPANDED_AT_ONCE = 1024 * 1024
+
+
+class ClientBody:
+    """A request's body, piece by piece."""
+
+    __slots__ = ("_cap", "_content", "_deadline", "_exchange", "_timeout_s", "received")
+
+    def __init__(self, exchange: Exchange, *, cap: int, timeout_s: float) -> None:
+        length = exchange.request.content_length
+        if length is not None and length > cap:
+            raise PayloadTooLarge(f"the body has {length} bytes; at most {cap} are taken")
+        self._exchange = exchange
+        self._content = exchange.request.content
+        self._cap = cap
+        self._timeout_s = timeout_s
+        self._deadline = exchange.now() + timeout_s
+        self.received = 0
+
+    async def read(self) -> bytes:
+        """The next piece; empty at the end. Raises RequestTimeout, PayloadTooLarge or InvalidRequest."""
+        began = self._exchange.now()
+        latest = min(began + self._timeout_s, self._deadline + self.received / _MIN_RATE)
+        try:
+            async with asyncio.timeout_at(latest):
+                piece = await self._content.readany()
+        except TimeoutError:
+            raise RequestTimeout(f"the body did not arrive within {self._timeout_s:g} s; send it faster") from None
+        except (web.RequestPayloadError, http_exceptions.HttpProcessingError) as error:
+            raise InvalidRequest("the body is not valid HTTP: its length or its chunks are wrong") from error
+        finally:
+            self._exchange.body_seconds += self._exchange.now() - began
+        self._count(len(piece))
+        return piece
+
+    async def all(self) -> bytes:
+        """The whole body."""
+        if self._content.is_eof() and self._content.exception() is None:  # it came with its headers
+            whole = self._content.read_nowait(-1)
+            self._count(len(whole))
+            return whole
+        pieces = []
+        while piece := await self.read():
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    def _count(self, size: int) -> None:
+        self.received += size
+        if self.received > self._cap:
+            raise PayloadTooLarge(f"the body is larger than {self._cap} bytes")
+
+
+async def read_json(exchange: Exchange, *, cap: int, timeout_s: float) -> bytes:
+    """A JSON body as bytes, expanded where it was compressed; not yet checked to be JSON."""
+    headers = exchange.request.headers
+    check_type(headers.get(hdrs.CONTENT_TYPE), "application/json")
+    encoding = headers.get(hdrs.CONTENT_ENCODING, "").strip().lower()
+    if encoding not in {"", "identity"} and encoding not in _WINDOW_BITS:
+        raise UnsupportedMediaType(f"content-encoding {encoding[:32]!a} is not taken; send gzip, deflate or none")
+    body = ClientBody(exchange, cap=cap, timeout_s=timeout_s)
+    await welcome(exchange)
+    raw = await body.all()
+    return expand(raw, encoding, cap) if encoding in _WINDOW_BITS else raw
+
+
+async def welcome(exchange: Exchange) -> None:
+    """Tell a client that asked first that its body is wanted (RFC 9110, 10.1.1)."""
+    expected = exchange.request.headers.get(hdrs.EXPECT)
+    if expected is None:
+        return
+    if expected.lower() != "100-continue":
+        raise InvalidRequest("`Expect` is understood with 100-continue only")
+    writer = exchange.request.writer
+    await writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    writer.output_size = 0  # of the answer itself nothing has been sent
+
+
+def check_type(given: str | None, wanted: str) -> None:
+    """Refuse a body that does not say that it is what the route takes."""
+    kind, _, parameters = (given or "").partition(";")
+    if kind.strip().lower() != wanted:
+        raise UnsupportedMediaType(f"send content-type: {wanted}, not {(given or 'none')[:64]!a}")
+    for parameter in parameters.split(";"):
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "charset" and value.strip().strip('"').lower() not in {"utf-8", "utf8"}:
+            raise UnsupportedMediaType(f"the charset must be utf-8, not {value.strip()[:32]!a}")
+
+
+def expand(raw: bytes, encoding: str, cap: int) -> bytes:
+    """Decompress; bounded by the size that comes out. Raises InvalidRequest or PayloadTooLarge."""
+    expander = zlib.decompressobj(_WINDOW_BITS[encoding])
+    out, size = [], 0
+    try:
+        while raw:
+            piece = expander.decompress(raw, _EXPANDED_AT_ONCE)
+            size += len(piece)
+            if size > cap:
+                raise PayloadTooLarge(f"the body is larger than {cap} bytes once it is expanded")
+            out.append(piece)
+            raw = expander.unconsumed_tail
+    except zlib.error:
+        raise InvalidRequest(f"the body is not valid {encoding}") from None
+    if not expander.eof or expander.unused_data:
+        raise InvalidRequest(f"the body is not valid {encoding}: it is cut short or followed by something else")
+    return b"".join(out)

@@ -1,0 +1,123 @@
+"""`/metrics`: counters and histograms of one worker, and what it knows of the nodes.
+
+Base units and names as Prometheus asks for them. A registry belongs to an application, not to the
+module, so that two gateways in one process do not meet. Labels are names from the snapshot or from
+short fixed lists, never what a client wrote: their number is bounded by the size of the cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
+
+from gateway.inflight import InFlight
+from gateway.view import RoutingView
+from geniehive.resources import LeaseState
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_TTFT_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64)
+_OVERHEAD_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.1)
+
+
+class Metrics:
+    """The metrics of one worker."""
+
+    def __init__(self, view: RoutingView, in_flight: InFlight) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "geniehive_gateway_requests",
+            "Requests answered, by operation and HTTP status.",
+            ("operation", "status"),
+            registry=self.registry,
+        )
+        self.attempts = Counter(
+            "geniehive_gateway_attempts",
+            "Attempts at services, by outcome: ok, failed, cut or cancelled.",
+            ("service", "outcome"),
+            registry=self.registry,
+        )
+        self.ttft = Histogram(
+            "geniehive_gateway_ttft_seconds",
+            "Time from the request's arrival to the first byte of its answer.",
+            ("operation",),
+            buckets=_TTFT_BUCKETS,
+            registry=self.registry,
+        )
+        self.overhead = Histogram(
+            "geniehive_gateway_overhead_seconds",
+            "Time that the gateway itself added before the first attempt.",
+            buckets=_OVERHEAD_BUCKETS,
+            registry=self.registry,
+        )
+        self.registry.register(_Gauges(view, in_flight))
+
+    def exposition(self) -> bytes:
+        """The text that Prometheus reads."""
+        return generate_latest(self.registry)
+
+
+class _Gauges(Collector):
+    """What is known at the moment of the scrape; a value that is unknown has no sample."""
+
+    def __init__(self, view: RoutingView, in_flight: InFlight) -> None:
+        self._view = view
+        self._in_flight = in_flight
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing is known before the first scrape."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """See Collector."""
+        yield self._open()
+        yield _gauge(
+            "geniehive_gateway_connected", "1 while the control plane answers.", [], float(self._view.connected)
+        )
+        if self._view.table is not None:
+            yield from self._nodes()
+            yield from self._engines()
+
+    def _open(self) -> Metric:
+        family = GaugeMetricFamily("geniehive_gateway_in_flight", "Open attempts, by service.", labels=("service",))
+        for service_id, count in sorted(self._in_flight.counts.items()):
+            family.add_metric([service_id], count)
+        return family
+
+    def _nodes(self) -> Iterable[Metric]:
+        snapshot = self._view.current().snapshot
+        up = GaugeMetricFamily("geniehive_node_up", "1 while the host's lease is renewed.", labels=("host",))
+        used = GaugeMetricFamily("geniehive_node_vram_used_bytes", "VRAM in use.", labels=("host", "gpu"))
+        total = GaugeMetricFamily("geniehive_node_vram_total_bytes", "VRAM there is.", labels=("host", "gpu"))
+        for host in snapshot.hosts.values():
+            up.add_metric([host.host_id], float(host.lease is LeaseState.UP))
+            for seen in host.observed.gpus:
+                _add(used, [host.host_id, str(seen.index)], seen.vram_used_bytes)
+            for gpu in host.facts.gpus:
+                _add(total, [host.host_id, str(gpu.index)], gpu.vram_total_bytes)
+        return up, used, total
+
+    def _engines(self) -> Iterable[Metric]:
+        table = self._view.current()
+        labels = ("service",)
+        running = GaugeMetricFamily("geniehive_node_engine_running", "Requests the engine works on.", labels=labels)
+        waiting = GaugeMetricFamily("geniehive_node_engine_waiting", "Requests in the engine's queue.", labels=labels)
+        for service_id, seen in sorted(table.observed.items()):
+            _add(running, [service_id], seen.running)
+            _add(waiting, [service_id], seen.waiting)
+        return running, waiting
+
+
+def _gauge(name: str, text: str, labels: list[str], value: float) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=labels)
+    family.add_metric(labels, value)
+    return family
+
+
+def _add(family: GaugeMetricFamily, labels: list[str], value: float | None) -> None:
+    if value is not None:
+        family.add_metric(labels, value)

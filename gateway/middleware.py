@@ -1,0 +1,135 @@
+"""What every request passes: an id, its route, its key, and an answer in OpenAI's shape whatever happens.
+
+One flat wrapper, not a chain: each layer would cost every request. It also knows which requests are
+open, so that a gateway that shuts down can wait for them and then end them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Protocol
+
+from aiohttp import web
+
+from gateway.errors import error_response
+from gateway.exchange import Exchange, Request, new_request_id
+from gateway.http import RouteTable
+from geniehive.errors import GenieHiveError, InvalidRequest, MethodNotAllowed, NotReady
+
+_log = logging.getLogger(__name__)
+_DRAINING_RETRY_S = 1
+
+
+class Checker(Protocol):
+    """Who may do what; raises Unauthenticated or PermissionDenied. Returns who it is."""
+
+    def __call__(self, headers: Mapping[str, str], scope: str) -> object:
+        """Check the headers of a request for a scope."""
+        ...
+
+
+class Meter(Protocol):
+    """Where finished requests are counted."""
+
+    def request_done(self, exchange: Exchange, status: int) -> None:
+        """One request is over; status 499 is a client that went away."""
+        ...
+
+    def attempt_done(self, service_id: str, outcome: str) -> None:
+        """One attempt is over: ok, failed, cut or cancelled."""
+        ...
+
+
+class Front:
+    """Serves each request by its route."""
+
+    def __init__(self, table: RouteTable, check: Checker, meter: Meter, *, refused_when_draining: str) -> None:
+        self._table = table
+        self._check = check
+        self._meter = meter
+        self._refused_when_draining = refused_when_draining
+        self._open: set[Exchange] = set()
+        self._idle = asyncio.Event()
+        self.draining = False
+
+    async def __call__(self, request: Request) -> web.StreamResponse:
+        """Answer one request; never raises but for a client that is gone."""
+        exchange = Exchange(request, new_request_id(), asyncio.get_running_loop())
+        self._open.add(exchange)
+        status = 499  # the client went away: nobody reads the answer
+        try:
+            response = await self._answer(exchange)
+            status = response.status
+            return response
+        finally:
+            self._open.discard(exchange)
+            if self.draining and not self._open:
+                self._idle.set()
+            self._meter.request_done(exchange, status)
+
+    async def _answer(self, exchange: Exchange) -> web.StreamResponse:
+        request = exchange.request
+        path = request.rel_url.raw_path
+        try:
+            if request.version.major < 1:
+                raise InvalidRequest("HTTP/0.9 is not spoken here; use HTTP/1.1")
+            route, exchange.tail = self._table.find(request.method, path)
+            exchange.operation = route.operation
+            if route.scope:
+                if self.draining and route.scope == self._refused_when_draining:
+                    raise shutting_down()
+                exchange.principal = self._check(request.headers, route.scope)
+            response = await route.handler(exchange)
+        except GenieHiveError as error:
+            extra = {"allow": self._table.allow(path)} if isinstance(error, MethodNotAllowed) else None
+            response = error_response(error, attempts=exchange.attempts, headers=extra)
+        except ConnectionError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the last resort: logged, and answered without its inside
+            _log.exception("request %s failed", exchange.request_id)
+            response = error_response(error)
+        return self._finish(exchange, response)
+
+    def _finish(self, exchange: Exchange, response: web.StreamResponse) -> web.StreamResponse:
+        """The headers of every answer, unless it has already gone out."""
+        if response is exchange.response:
+            return response
+        if exchange.response is not None:
+            # A stream had begun and its handler failed: the client must not take it as complete.
+            if exchange.request.transport is not None:
+                exchange.request.transport.abort()
+            raise ConnectionResetError("the answer had begun when it failed")
+        if not response.prepared:
+            response.headers.update(exchange.headers())
+            if self.draining:
+                response.force_close()
+        return response
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait for open requests, then end those that are left and wait for them to say so."""
+        self.draining = True
+        if not self._open:
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+        except TimeoutError:
+            for exchange in tuple(self._open):
+                exchange.interrupt()
+            try:
+                async with asyncio.timeout(_DRAINING_RETRY_S):
+                    await self._idle.wait()
+            except TimeoutError:
+                _log.warning("%d requests did not end in time", len(self._open))
+
+    @property
+    def open_requests(self) -> int:
+        """Requests that are being answered."""
+        return len(self._open)
+
+
+def shutting_down() -> NotReady:
+    """What a request is told that the shutdown cut off."""
+    return NotReady("the gateway is shutting down; try again", retry_after_s=_DRAINING_RETRY_S)

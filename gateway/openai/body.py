@@ -1,0 +1,144 @@
+"""[pure] JSON request bodies: checked strictly, looked at little, changed only where the model's name stands.
+
+A body is decoded once whole, which refuses everything that is not plain JSON, and once into its top
+level with the values left as bytes. Walking that top level along the document proves where each value
+stands: so the model's name is replaced in place and all other bytes stay as the client sent them.
+Only a body whose top level cannot be walked (keys written with escapes, or written twice) is put
+together anew, from the same bytes of its values.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from geniehive.errors import InvalidRequest
+
+MAX_DEPTH = 64
+_INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
+_SPACE = b" \t\n\r"
+
+_top_level = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_whole = msgspec.json.Decoder()
+
+
+class JsonBody(msgspec.Struct, frozen=True):
+    """A checked body; `start` and `end` bound the model's value in `raw`, end exclusive."""
+
+    raw: bytes
+    fields: dict[str, Any]
+    model: str
+    start: int
+    end: int
+
+    @property
+    def stream(self) -> bool:
+        """Whether the client asked for a stream."""
+        return self.fields.get("stream") is True
+
+    def with_model(self, name: str) -> bytes:
+        """The body with another model's name, otherwise byte for byte the same."""
+        if name == self.model:
+            return self.raw
+        return self.raw[: self.start] + msgspec.json.encode(name) + self.raw[self.end :]
+
+
+def parse(raw: bytes) -> JsonBody:
+    """Check a request body. Raises InvalidRequest, naming what is wrong with it."""
+    fields = decode(raw)
+    model = fields.get("model")
+    if not isinstance(model, str) or not model:
+        what = "is missing" if model is None else "must be a non-empty string"
+        raise InvalidRequest(f"`model` {what}; GET /v1/models lists what can be asked for", param="model")
+    if "stream" in fields and not isinstance(fields["stream"], bool | None):
+        raise InvalidRequest("`stream` must be true or false", param="stream")
+    values = _top_level.decode(raw)
+    found = _walk(raw, values)
+    if found is None:
+        _refuse_two_models(raw)
+        raw = b"{" + b",".join(msgspec.json.encode(key) + b":" + bytes(values[key]) for key in values) + b"}"
+        found = _walk(raw, values)
+    if found is None:
+        raise InvalidRequest("the body's keys cannot be told apart; write them without escapes")
+    return JsonBody(raw, fields, model, *found)
+
+
+def decode(raw: bytes) -> dict[str, Any]:
+    """A JSON object, refused unless it is valid UTF-8 and plain JSON of bounded depth and bounded integers."""
+    try:
+        value = _whole.decode(raw)
+    except RecursionError:
+        raise InvalidRequest(f"the body is nested deeper than {MAX_DEPTH} levels") from None
+    except UnicodeDecodeError:
+        raise InvalidRequest("the body is not valid UTF-8") from None
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"the body is not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise InvalidRequest("the body must be a JSON object")
+    _check_depth(value)
+    return value
+
+
+def _check_depth(value: dict[str, Any]) -> None:
+    """Level by level, without recursion; integers that no engine can hold are refused on the way."""
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        below = []
+        for node in level:
+            for child in node.values() if type(node) is dict else node:
+                kind = type(child)
+                if kind is dict or kind is list:
+                    below.append(child)
+                elif kind is int and not _INT_MIN <= child <= _INT_MAX:
+                    raise InvalidRequest("the body has an integer of more than 64 bits")
+        if not below:
+            return
+        level = below
+    raise InvalidRequest(f"the body is nested deeper than {MAX_DEPTH} levels")
+
+
+def _walk(raw: bytes, values: dict[str, msgspec.Raw]) -> tuple[int, int] | None:
+    """Where the model's value stands, proven by matching the whole document; None if it does not match.
+
+    Each value is compared with the bytes at its place, so a key that is written twice cannot pass: the
+    values hold the last one, and the walk meets the first.
+    """
+    found, at = None, _skip(raw, 0)
+    mark = b"{"
+    for key, value in values.items():
+        content = bytes(value)
+        at = _after(raw, mark, at)
+        at = _after(raw, msgspec.json.encode(key), at)
+        at = _after(raw, b":", at)
+        if at < 0 or not raw.startswith(content, at):
+            return None
+        if key == "model":
+            found = (at, at + len(content))
+        at = _skip(raw, at + len(content))
+        mark = b","
+    return found if _after(raw, b"}", at) == len(raw) else None
+
+
+def _after(raw: bytes, token: bytes, at: int) -> int:
+    """The place after a token and the white space behind it; -1 if the token is not there."""
+    return _skip(raw, at + len(token)) if at >= 0 and raw.startswith(token, at) else -1
+
+
+def _skip(raw: bytes, at: int) -> int:
+    while at < len(raw) and raw[at] in _SPACE:
+        at += 1
+    return at
+
+
+def _refuse_two_models(raw: bytes) -> None:
+    """Two `model` keys: what would be checked is not what would be sent."""
+    pairs: list[tuple[str, Any]] = []
+
+    def keep(found: list[tuple[str, Any]]) -> None:
+        pairs[:] = found  # objects end inside out: the last one is the top level
+
+    json.loads(raw, object_pairs_hook=keep)
+    if sum(key == "model" for key, _ in pairs) > 1:
+        raise InvalidRequest("`model` is given twice", param="model")

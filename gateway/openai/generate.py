@@ -1,0 +1,73 @@
+"""Chat, completions and embeddings: a JSON body goes to an engine with the model's name put right.
+
+Only what routing needs is looked at; everything else reaches the engine byte for byte.
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from gateway.attempts import Attempts, Plan
+from gateway.exchange import Exchange
+from gateway.http import Handler
+from gateway.intake import read_json
+from gateway.openai.body import JsonBody, parse
+from gateway.router import Router
+from gateway.upstream import UpstreamRequest
+from geniehive.config import GatewayConfig
+from geniehive.resources import Operation
+from geniehive.routing.candidate import Candidate
+
+# All that an engine sees of a client's headers: what tells how to answer, and the trace.
+_PASSED_ON = ("traceparent", "tracestate")
+_STREAMED = frozenset({Operation.CHAT, Operation.COMPLETION})
+
+
+def engine_headers(exchange: Exchange, content_type: str, accept: str) -> dict[str, str]:
+    """The headers of a request to an engine: a short list, so nothing of the client's can slip through."""
+    headers = {
+        "content-type": content_type,
+        "accept": accept,
+        "accept-encoding": "identity",
+        "user-agent": "geniehive-gateway",
+        "x-request-id": exchange.request_id,
+    }
+    given = exchange.request.headers
+    for name in _PASSED_ON:
+        if name in given:
+            headers[name] = given[name]
+    return headers
+
+
+class Generate:
+    """Makes the handlers of the JSON operations."""
+
+    def __init__(self, router: Router, attempts: Attempts, limits: GatewayConfig) -> None:
+        self._router = router
+        self._attempts = attempts
+        self._limits = limits
+
+    def handler(self, operation: Operation, path: str) -> Handler:
+        """The handler for one operation; `path` is where engines take it."""
+
+        async def handle(exchange: Exchange) -> web.StreamResponse:
+            raw = await read_json(exchange, cap=self._limits.max_body_bytes, timeout_s=self._limits.body_timeout_s)
+            body = parse(raw)
+            candidates = self._router.candidates(body.model, operation)
+            return await self._attempts.run(exchange, _plan(exchange, body, candidates, operation, path))
+
+        return handle
+
+
+def _plan(
+    exchange: Exchange, body: JsonBody, candidates: tuple[Candidate, ...], operation: Operation, path: str
+) -> Plan:
+    stream = body.stream and operation in _STREAMED
+    headers = engine_headers(exchange, "application/json", "text/event-stream" if stream else "application/json")
+
+    def build(candidate: Candidate) -> UpstreamRequest:
+        return UpstreamRequest(
+            "POST", candidate.service.endpoint + path, headers, body.with_model(candidate.asset.asset_id)
+        )
+
+    return Plan(candidates, build, stream=stream, done_marker=stream)

@@ -1,0 +1,32 @@
+"""`GET /v1/models` and `/v1/models/{id}`: the catalogue in OpenAI's list."""
+
+from __future__ import annotations
+
+import msgspec
+from aiohttp import web
+
+from gateway import catalogue
+from gateway.exchange import Exchange
+from gateway.inflight import InFlight
+from gateway.view import RoutingView
+
+
+class Models:
+    """The handlers."""
+
+    def __init__(self, view: RoutingView, in_flight: InFlight) -> None:
+        self._view = view
+        self._in_flight = in_flight
+
+    async def all(self, _exchange: Exchange) -> web.Response:
+        """GET /v1/models."""
+        data = catalogue.models(self._view.current(), self._in_flight.counts)
+        return _json({"object": "list", "data": data})
+
+    async def one(self, exchange: Exchange) -> web.Response:
+        """GET /v1/models/{id}; ids may have slashes."""
+        return _json(catalogue.model(self._view.current(), exchange.tail, self._in_flight.counts))
+
+
+def _json(value: object) -> web.Response:
+    return web.Response(body=msgspec.json.encode(value), content_type="application/json")

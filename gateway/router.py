@@ -1,0 +1,48 @@
+"""Where a request goes: the names of the snapshot, and this gateway's own open requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import count
+from typing import Protocol
+
+from geniehive.errors import NotReady
+from geniehive.resources import Operation
+from geniehive.routing.candidate import Candidate
+from geniehive.routing.resolve import resolve
+from geniehive.routing.strategy import order
+from geniehive.routing.table import RoutingTable
+
+
+class View(Protocol):
+    """What this gateway knows of the cluster; `table` is swapped whole and is None until there is one."""
+
+    @property
+    def table(self) -> RoutingTable | None:
+        """The picture to route by."""
+        ...
+
+
+class Load(Protocol):
+    """This gateway's open requests."""
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """By service id."""
+        ...
+
+
+class Router:
+    """Decides without waiting: one look at the table, one at the counts."""
+
+    def __init__(self, view: View, load: Load) -> None:
+        self._view = view
+        self._load = load
+        self._turns = count()
+
+    def candidates(self, name: str, operation: Operation) -> tuple[Candidate, ...]:
+        """Who could answer, best first. Raises what `resolve` raises, and NotReady before the first snapshot."""
+        table = self._view.table
+        if table is None:
+            raise NotReady("the gateway has not heard from the control plane yet; try again", retry_after_s=1)
+        return order(table, resolve(table, name, operation), self._load.counts, next(self._turns))

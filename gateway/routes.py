@@ -1,0 +1,76 @@
+"""The one table of routes: everything that the gateway answers, with what it is for and who may ask."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from gateway.auth import INFERENCE, PUBLIC, READ
+from gateway.cluster import ClusterViews
+from gateway.exchange import Exchange
+from gateway.http import Handler, Route, RouteTable
+from gateway.openai.audio import Audio
+from gateway.openai.generate import Generate
+from gateway.openai.models import Models
+from gateway.operations import Operations
+from geniehive.resources import Operation
+
+_GENERATED = (
+    ("/v1/chat/completions", Operation.CHAT),
+    ("/v1/completions", Operation.COMPLETION),
+    ("/v1/embeddings", Operation.EMBEDDINGS),
+)
+_HEARD = (
+    ("/v1/audio/transcriptions", Operation.TRANSCRIPTION),
+    ("/v1/audio/translations", Operation.TRANSLATION),
+)
+
+
+def route_table(
+    generate: Generate, audio: Audio, models: Models, cluster: ClusterViews, operations: Operations
+) -> RouteTable:
+    """Every route."""
+    return RouteTable(
+        (
+            Route("/", "GET", operations.root, scope=PUBLIC),
+            Route("/healthz", "GET", operations.healthz, scope=PUBLIC),
+            Route("/readyz", "GET", operations.readyz, scope=PUBLIC),
+            Route("/metrics", "GET", operations.metrics, scope=READ),
+            Route("/v1/models", "GET", models.all, scope=READ),
+            Route("/v1/models/", "GET", models.one, scope=READ),
+            *(Route(path, "POST", generate.handler(each, path), each, INFERENCE) for path, each in _GENERATED),
+            *(Route(path, "POST", audio.handler(each), each, INFERENCE) for path, each in _HEARD),
+            *_cluster(cluster),
+        )
+    )
+
+
+def _cluster(views: ClusterViews) -> tuple[Route, ...]:
+    listed = (
+        ("hosts", "host_id", views.hosts),
+        ("services", "service_id", views.services),
+        ("roles", "role_id", views.roles),
+    )
+    plain = (
+        ("health", views.health),
+        ("routes/resolve", views.resolve),
+        ("benchmarks", views.benchmarks),
+        ("events", views.events),
+    )
+    return (
+        *(Route(f"/v1/cluster/{noun}", "GET", _of_request(view), scope=READ) for noun, _, view in listed),
+        *(Route(f"/v1/cluster/{noun}/", "GET", _of_request(view, key), scope=READ) for noun, key, view in listed),
+        *(Route(f"/v1/cluster/{noun}", "GET", _of_request(view), scope=READ) for noun, view in plain),
+    )
+
+
+def _of_request(view: Callable[[web.Request], Awaitable[web.StreamResponse]], key: str = "") -> Handler:
+    """A handler that knows requests only; the name in the path becomes its match_info under `key`."""
+
+    async def handle(exchange: Exchange) -> web.StreamResponse:
+        if key:
+            exchange.request.name(key, exchange.tail)
+        return await view(exchange.request)
+
+    return handle

@@ -1,0 +1,212 @@
+"""[pure] Server-sent events on their way through: whole events pass byte for byte, only looked at.
+
+`feed` takes chunks as they come off the wire and gives back what may go on: complete events, exactly
+as they were sent (CRLF, comments and several data lines included). The start of an event that is not
+yet complete is held back, so a stream that breaks never leaves half an event at the client. From the
+events the scanner learns what decides how the stream may end: whether content has begun, whether it
+finished, whether the engine reported an error. Events whose data is not JSON are dropped.
+
+The format: https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from geniehive.errors import UpstreamUnavailable
+
+MAX_EVENT_BYTES = 10 * 1024 * 1024
+DONE = b"data: [DONE]\n\n"
+
+# An empty line ends an event. A lone CR at the very end may be half of a CRLF: it waits for the next chunk.
+_BOUNDARY = re.compile(rb"(?:\r\n|\n|\r(?!\n|\Z))(?:\r\n|\n|\r(?!\n|\Z))")
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+_BOUNDARY_REACH = 4  # bytes of a boundary that may stand at the end of what was searched before
+_BOM = b"\xef\xbb\xbf"
+
+
+_ABSENT = msgspec.Raw()
+
+
+class _Choice(msgspec.Struct):
+    finish_reason: Any = None
+    delta: dict[str, msgspec.Raw] | None = None
+    text: str | None = None
+
+
+class Usage(msgspec.Struct):
+    """What a request cost, as far as it is told."""
+
+    completion_tokens: int | None = None
+
+
+class _Event(msgspec.Struct):
+    """What is read of an event; `type` is of the Responses and transcription streams."""
+
+    error: msgspec.Raw = _ABSENT
+    usage: Usage | None = None
+    choices: list[_Choice] | None = None
+    type: str | None = None
+
+
+_decoder = msgspec.json.Decoder(_Event)
+_EMPTY = frozenset({b"null", b'""', b"[]"})
+_NO_ERROR = frozenset({b"", b"null"})
+_ERROR_TYPES = frozenset({"error", "response.failed"})
+_LAST_TYPES = frozenset({"transcript.text.done", "response.completed", "response.incomplete"})
+
+
+class SseScanner:
+    """One stream. Read its attributes after each `feed`."""
+
+    def __init__(self, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self.events = 0
+        """Complete events seen, comments not counted."""
+        self.content = False
+        """Whether anything a client would show or act on was in an event."""
+        self.finished = False
+        """Whether the engine said that it finished, by a finish_reason or a last event."""
+        self.done = False
+        """Whether `[DONE]` was seen; what follows it is dropped."""
+        self.error: bytes | None = None
+        """The data of the first error event; it is not passed on, and what follows it is dropped."""
+        self.tokens: int | None = None
+        """Generated tokens, where the engine told."""
+        self._held = bytearray()
+        self._max_event_bytes = max_event_bytes
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing that follows would be passed on."""
+        return self.done or self.error is not None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the stream may end here without a lie."""
+        return self.error is None and (self.done or self.finished)
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The bytes that may go on now. Raises UpstreamUnavailable for an event beyond the bound."""
+        if self.over:
+            return b""
+        held = self._held
+        if not held and chunk.endswith(b"\n\n"):  # the usual case: whole events in one chunk
+            return self._pass(chunk)
+        start = max(0, len(held) - _BOUNDARY_REACH)
+        held += chunk
+        end = 0
+        for match in _BOUNDARY.finditer(held, start):
+            end = match.end()
+        if len(held) - end > self._max_event_bytes:
+            raise UpstreamUnavailable(f"the engine sent an event of more than {self._max_event_bytes} bytes")
+        if not end:
+            return b""
+        block = bytes(held[:end])
+        del held[:end]
+        return self._pass(block)
+
+    def close(self) -> bytes:
+        """The upstream ended: what was held back, if it is an event that only lacks its empty line."""
+        block = bytes(self._held)
+        self._held.clear()
+        if self.over or not block.strip():
+            return b""
+        end = _LINE_END.search(block)
+        return self._pass(block.rstrip(b"\r\n") + (end[0] if end else b"\n") * 2)
+
+    def _pass(self, block: bytes) -> bytes:
+        """Look at each event of a block of whole ones; the block itself goes on unless an event must not."""
+        kept = []
+        whole = True
+        for event in _split(block):
+            if self._look(event):
+                kept.append(event)
+            else:
+                whole = False
+            if self.over:
+                break
+        passed = b"".join(kept)
+        return block if whole and len(passed) == len(block) else passed
+
+    def _look(self, event: bytes) -> bool:
+        """Learn from one event; whether it may go on."""
+        data = _data(event)
+        if data is None:
+            return True  # comments, ids, retry hints
+        self.events += 1
+        if data == b"[DONE]":
+            self.done = True
+            return True
+        try:
+            seen = _decoder.decode(data)
+        except msgspec.ValidationError:
+            self.content = True  # JSON of a shape that is not known here
+            return True
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return False
+        return self._learn(seen, event, data)
+
+    def _learn(self, seen: _Event, event: bytes, data: bytes) -> bool:
+        if bytes(seen.error) not in _NO_ERROR or seen.type in _ERROR_TYPES or event.startswith(b"event: error"):
+            self.error = data
+            return False
+        if seen.usage is not None and seen.usage.completion_tokens is not None:
+            self.tokens = seen.usage.completion_tokens
+        if seen.type is not None:
+            self.content = True
+            self.finished = self.finished or seen.type in _LAST_TYPES
+        for choice in seen.choices or ():
+            if choice.finish_reason:
+                self.finished = self.content = True
+            elif not self.content:
+                self.content = bool(choice.text) or _speaks(choice.delta)
+        return True
+
+
+def _speaks(delta: dict[str, msgspec.Raw] | None) -> bool:
+    """Whether a delta has more than a role and empty values."""
+    return delta is not None and any(key != "role" and bytes(value) not in _EMPTY for key, value in delta.items())
+
+
+def _split(block: bytes) -> list[bytes]:
+    """Whole events, each with the empty line that ends it."""
+    if b"\r" not in block:
+        events = [part + b"\n\n" for part in block.split(b"\n\n")]
+        last = events.pop()
+        return events if last == b"\n\n" else [*events, last[:-2]]
+    events, at = [], 0
+    for match in _BOUNDARY.finditer(block):
+        events.append(block[at : match.end()])
+        at = match.end()
+    return [*events, block[at:]] if at < len(block) else events
+
+
+def _data(event: bytes) -> bytes | None:
+    """The data of an event, its lines joined by line feeds; None if it has none."""
+    if event.startswith(b"data: ") and event.endswith(b"\n\n") and event.count(b"\n") == 2 and b"\r" not in event:
+        return event[6:-2]
+    lines = []
+    for line in _LINE_END.split(event.removeprefix(_BOM)):
+        field, _, value = line.partition(b":")
+        if field == b"data":
+            lines.append(value.removeprefix(b" "))
+    return b"\n".join(lines) if lines else None
+
+
+class _Body(msgspec.Struct):
+    usage: Usage | None = None
+
+
+_body_decoder = msgspec.json.Decoder(_Body)
+
+
+def tokens_in(body: bytes) -> int | None:
+    """Generated tokens that an answer without a stream tells of; None if it does not."""
+    try:
+        usage = _body_decoder.decode(body).usage
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return None if usage is None else usage.completion_tokens

@@ -1,0 +1,98 @@
+"""[pure] What an engine's failure means: try elsewhere, try again, or tell the client.
+
+- 401, 407: ours to fix: 502, never as if the client's key were bad.
+- 429: another replica, else passed on with its Retry-After.
+- Other 4xx: the request's fault: passed on, not repeated, not held against the service.
+- 500: one more attempt. 502, 503, 504: other candidates; 503 is what a loading model answers.
+- 3xx: never followed: 502.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from gateway.errors import message_in
+from geniehive.errors import GenieHiveError, NoServiceAvailable, UpstreamTimeout, UpstreamUnavailable
+
+
+class Passed(NamedTuple):
+    """An engine's own answer, to be passed on."""
+
+    status: int
+    body: bytes
+    retry_after: str
+
+
+class AttemptFailed(Exception):
+    """One attempt failed before its first byte.
+
+    `retry` is whether anybody else may be asked, `same_service` whether the same one may be; `passed`
+    is the engine's answer where that is what the client should get in the end.
+    """
+
+    def __init__(
+        self,
+        error: GenieHiveError,
+        *,
+        retry: bool = True,
+        same_service: bool = False,
+        crash: bool = False,
+        passed: Passed | None = None,
+    ) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.retry = retry
+        self.same_service = same_service
+        self.crash = crash
+        self.passed = passed
+
+    @property
+    def held_against(self) -> bool:
+        """Whether this speaks against the service rather than against the request."""
+        return self.passed is None or self.passed.status == 429
+
+
+def judge(status: int, headers: Mapping[str, str], body: bytes) -> AttemptFailed:
+    """What an answer with an error status means."""
+    said = message_in(body)
+    tail = f": {said}" if said else ""
+    retry_after = headers.get("retry-after", "")
+    if status < 400:
+        return AttemptFailed(UpstreamUnavailable("the engine answered with a redirect, which is not followed"))
+    if status in {401, 407}:
+        error = UpstreamUnavailable("the engine refused the gateway's own credentials; set the service's api_key")
+        return AttemptFailed(error)
+    if status == 429:
+        return AttemptFailed(UpstreamUnavailable("busy"), passed=Passed(status, body, retry_after))
+    if status < 500:
+        return AttemptFailed(UpstreamUnavailable("refused"), retry=False, passed=Passed(status, body, ""))
+    if status == 503:
+        seconds = float(retry_after) if retry_after.isdigit() else None
+        return AttemptFailed(NoServiceAvailable(f"the engine cannot answer now{tail}", retry_after_s=seconds))
+    if status == 504:
+        return AttemptFailed(UpstreamTimeout(f"the engine timed out{tail}"))
+    return AttemptFailed(
+        UpstreamUnavailable(f"the engine failed with status {status}{tail}"), same_service=True, crash=status == 500
+    )
+
+
+class _Coded(msgspec.Struct):
+    code: int | None = None
+    status: int | None = None
+
+
+class _Said(msgspec.Struct):
+    error: _Coded | None = None
+
+
+def judge_event(headers: Mapping[str, str], data: bytes) -> AttemptFailed:
+    """What an error event before any content means; the status is the one it names, else 502."""
+    try:
+        said = msgspec.json.decode(data, type=_Said).error or _Coded()
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        said = _Coded()
+    status = said.code or said.status or 502
+    return judge(status if 400 <= status <= 599 else 502, headers, data)

@@ -1,0 +1,49 @@
+"""What a worker routes by: one reference to a routing table, swapped whole.
+
+Readers take `view.table` once and use that; they never see half an update. When the control plane is
+gone the last table stays, marked stale.
+"""
+
+from __future__ import annotations
+
+from geniehive.errors import NotReady
+from geniehive.resources import HostObserved, Observed, Snapshot, SnapshotDelta
+from geniehive.routing.apply import apply_delta, apply_observed
+from geniehive.routing.table import RoutingTable
+
+
+class RoutingView:
+    """The current table and how fresh it is. Written by `RoutingWatch` alone."""
+
+    def __init__(self, default_strategy: str = "scored") -> None:
+        self._default_strategy = default_strategy
+        self.table: RoutingTable | None = None
+        self.connected = False
+
+    @property
+    def stale(self) -> bool:
+        """Whether the table may be out of date because the control plane does not answer."""
+        return self.table is not None and not self.connected
+
+    def current(self) -> RoutingTable:
+        """The table. Raises NotReady before the first snapshot."""
+        if self.table is None:
+            raise NotReady(
+                "the gateway has no picture of the cluster yet: is the control plane running?", retry_after_s=2
+            )
+        return self.table
+
+    def replace(self, snapshot: Snapshot) -> None:
+        """Route by this snapshot from now on."""
+        self.table = RoutingTable(snapshot, self._default_strategy)
+
+    def change(self, delta: SnapshotDelta, revision: int) -> None:
+        """Apply a change of shape. ValueError if it does not follow on what is here."""
+        table = self.current()
+        measured = apply_observed(table.shape, table.observed, {})
+        self.replace(apply_delta(measured, delta, revision))
+
+    def measure(self, services: dict[str, Observed], hosts: dict[str, HostObserved]) -> None:
+        """Apply new measurements."""
+        if self.table is not None:
+            self.table = self.table.with_observed(services, hosts)

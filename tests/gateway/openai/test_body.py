@@ -1,0 +1,98 @@
+"""The body check against json.loads, and the splice against re-encoding."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.openai.body import parse
+from geniehive.errors import InvalidRequest
+
+keys = st.text(st.characters(exclude_categories=["Cs"]), max_size=6) | st.sampled_from(["model", "a b", '"', "\\"])
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),
+    max_leaves=8,
+)  # fmt: skip
+names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
+space = st.text(" \t\r\n", max_size=3)
+
+
+@st.composite
+def documents(draw):
+    """A JSON object with a model, with white space anywhere, keys and texts escaped or not."""
+    fields = draw(st.dictionaries(keys.filter(lambda key: key not in {"model", "stream"}), plain, max_size=4))
+    fields["model"] = draw(names)
+    order = draw(st.permutations(list(fields)))
+    parts = []
+    for key in order:
+        ascii_ = draw(st.booleans())
+        indent = draw(st.sampled_from([None, 1]))
+        value = json.dumps(fields[key], ensure_ascii=ascii_, indent=indent)
+        parts.append(
+            f"{draw(space)}{json.dumps(key, ensure_ascii=ascii_)}{draw(space)}:{draw(space)}{value}{draw(space)}"
+        )
+    return f"{draw(space)}{{{','.join(parts)}}}{draw(space)}".encode()
+
+
+@given(documents(), names)
+def test_the_splice_changes_the_model_and_nothing_else(raw, name):
+    body = parse(raw)
+    before, after = json.loads(raw), json.loads(body.with_model(name))
+    assert body.model == before["model"]
+    assert body.with_model(body.model) == body.raw
+    assert after == {**before, "model": name}
+    assert list(after) == list(before)
+    spliced = body.with_model(name)
+    assert spliced.startswith(body.raw[: body.start])
+    assert spliced.endswith(body.raw[body.end :])
+
+
+@given(documents())
+def test_bytes_stay_unless_a_key_had_escapes(raw):
+    body = parse(raw)
+    top = [json.dumps(key, ensure_ascii=False) for key in json.loads(raw)]
+    if all(each.encode() in raw and "\\" not in each for each in top):
+        assert body.raw == raw
+
+
+@given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
+def test_what_json_loads_refuses_is_refused(raw):
+    try:
+        body = parse(raw)
+    except InvalidRequest:
+        return
+    assert json.loads(raw)["model"] == body.model
+
+
+@given(documents(), names)
+def test_a_second_model_is_refused_wherever_it_stands(raw, name):
+    closing = raw.rindex(b"}")
+    for twice in (
+        raw[:closing] + b',"model":' + json.dumps(name).encode() + raw[closing:],
+        raw.replace(b"{", b'{"model":' + json.dumps(name).encode() + b",", 1),
+        raw[:closing] + b',"\\u006dodel":' + json.dumps(name).encode() + raw[closing:],
+    ):
+        with pytest.raises(InvalidRequest, match="twice"):
+            parse(twice)
+
+
+def test_a_model_deeper_down_is_not_the_model():
+    raw = b'{"a":{"model":"x"},"b":"\\"model\\":\\"y\\"","\\u006dodel":"m","c":[{"model":"z"}]}'
+    body = parse(raw)
+    assert body.model == "m"
+    assert json.loads(body.with_model("n")) == {**json.loads(raw), "model": "n"}
+
+
+def test_another_key_twice_is_put_together_with_its_last_value():
+    body = parse(b'{"seed":1,"model":"m","seed":2}')
+    assert json.loads(body.with_model("n")) == {"seed": 2, "model": "n"}
+
+
+def test_a_model_of_odd_characters_is_written_as_json():
+    body = parse(b'{"model":"m"}')
+    assert json.loads(body.with_model('a"b\\c\n<img>é')) == {"model": 'a"b\\c\n<img>é'}

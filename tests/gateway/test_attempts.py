@@ -1,0 +1,341 @@
+"""What engines do wrong, and what the client gets: a table of misbehaviour before and after the first byte."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+
+import httpx
+import openai
+import pytest
+
+from tests.gateway.harness import gateway, until
+from tests.gateway.misbehaving import (
+    CLOSE,
+    DONE,
+    HANG,
+    KEEP,
+    LAST_CHUNK,
+    RESET,
+    STREAM_HEAD,
+    answer,
+    chunk,
+    completion,
+    delta,
+    event,
+    stream,
+    upstream,
+)
+
+ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+CHAT = "/v1/chat/completions"
+BOOM = {"error": {"message": "boom", "type": "server_error", "code": 500}}
+QUICK = {"first_byte_timeout_s": 0.3, "idle_timeout_s": 0.3, "connect_timeout_s": 1}
+
+
+def closed_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+async def ask(gw, *, streamed=False, **more):
+    async with httpx.AsyncClient(timeout=10) as http:
+        return await http.post(gw.url + CHAT, json={**ASK, "stream": streamed, **more})
+
+
+FAILS_FIRST = {
+    "reset": (RESET,),
+    "closed without an answer": (CLOSE,),
+    "hang before headers": (HANG,),
+    "500": (answer(500, BOOM), KEEP),
+    "502": (answer(502, b"<html>bad</html>", "text/html"), KEEP),
+    "503": (answer(503, {"error": "server busy"}), KEEP),
+    "504": (answer(504), KEEP),
+    "429": (answer(429, BOOM, retry_after="7"), KEEP),
+    "401": (answer(401, BOOM), KEEP),
+    "redirect": (answer(302, b"", location="http://127.0.0.1:1/"), KEEP),
+    "web page with 200": (answer(200, b"<html>", "text/html"), KEEP),
+    "empty": (answer(200, b""), KEEP),
+    "body shorter than announced": (b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{}", CLOSE),
+    "not http": (b"SSH-2.0-OpenSSH_9.6\r\n", CLOSE),
+    "header flood": (b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 5000 + b"\r\n{}", CLOSE),
+}
+STREAM_FAILS_FIRST = {
+    "200, then closed": (STREAM_HEAD, CLOSE),
+    "200, then a clean end": (STREAM_HEAD, LAST_CHUNK, KEEP),
+    "200, then a role and the end": (STREAM_HEAD, chunk(delta("", role="assistant")), LAST_CHUNK, KEEP),
+    "200, then an error event": (STREAM_HEAD, chunk(event(BOOM)), LAST_CHUNK, KEEP),
+    "200, then a role and an error event": (STREAM_HEAD, chunk(delta("", role="assistant")), chunk(event(BOOM)), HANG),
+    "200, then nothing": (STREAM_HEAD, HANG),
+    "200, then only comments": (STREAM_HEAD, chunk(b": hello\n\n"), HANG),
+}
+
+
+@pytest.mark.parametrize("script", FAILS_FIRST.values(), ids=FAILS_FIRST)
+async def test_a_failure_before_the_first_byte_goes_to_the_next_candidate(script):
+    async with (
+        upstream(script) as bad,
+        upstream((completion("good"), KEEP)) as good,
+        gateway(bad.url, good.url, **QUICK) as gw,
+    ):
+        found = await ask(gw)
+        assert found.json()["choices"][0]["message"]["content"] == "good"
+        assert found.headers["x-geniehive-attempts"] == "2"
+        assert found.headers["x-geniehive-service"] == "h2/s"
+        assert gw.in_flight.counts == {}
+
+
+@pytest.mark.parametrize("script", STREAM_FAILS_FIRST.values(), ids=STREAM_FAILS_FIRST)
+async def test_a_stream_that_fails_before_content_goes_to_the_next_candidate(script):
+    async with (
+        upstream(script) as bad,
+        upstream((*stream("good"), KEEP)) as good,
+        gateway(bad.url, good.url, **QUICK) as gw,
+    ):
+        found = await ask(gw, streamed=True)
+        assert found.content.endswith(DONE)
+        assert b"good" in found.content
+        assert b"boom" not in found.content
+        assert gw.in_flight.counts == {}
+
+
+async def test_a_refused_connection_goes_to_the_next_candidate():
+    async with (
+        upstream((completion("good"), KEEP)) as good,
+        gateway(f"http://127.0.0.1:{closed_port()}", good.url) as gw,
+    ):
+        assert (await ask(gw)).status_code == 200
+
+
+ALONE = {
+    "reset": ((RESET,), 502, 2),
+    "hang before headers": ((HANG,), 504, 1),
+    "500 gets one more attempt": ((answer(500, BOOM), KEEP), 502, 2),
+    "503": ((answer(503, {"error": {"message": "Loading model"}}), KEEP), 503, 1),
+    "401 is not the client's": ((answer(401, BOOM), KEEP), 502, 1),
+    "redirect": ((answer(302, b"", location="/x"), KEEP), 502, 1),
+    "400 is passed on": ((answer(400, BOOM), KEEP), 400, 1),
+    "404 is passed on": ((answer(404, BOOM), KEEP), 404, 1),
+    "422 is passed on": ((answer(422, {"detail": "bad"}), KEEP), 422, 1),
+    "429 is passed on": ((answer(429, {"error": "slow down"}, retry_after="7"), KEEP), 429, 1),
+    "only an error event": ((STREAM_HEAD, chunk(event(BOOM)), LAST_CHUNK, KEEP), 502, 2),
+}
+
+
+@pytest.mark.parametrize(("script", "status", "attempts"), ALONE.values(), ids=ALONE)
+async def test_with_nobody_else_the_client_gets_an_error_in_openais_shape(script, status, attempts):
+    async with upstream(script) as bad, gateway(bad.url, **QUICK) as gw:
+        found = await ask(gw, streamed=True)
+        assert found.status_code == status
+        assert set(found.json()["error"]) == {"message", "type", "param", "code"}
+        assert found.headers["x-geniehive-attempts"] == str(attempts)
+        assert found.headers.get("x-should-retry") == (None if status == 429 else "false")
+        assert "127.0.0.1" not in found.text
+        assert len(bad.seen) == attempts
+        assert gw.in_flight.counts == {}
+
+
+async def test_the_engines_words_reach_the_client():
+    async with upstream((answer(400, {"error": {"message": "context too long"}}), KEEP)) as bad, gateway(bad.url) as gw:
+        assert (await ask(gw)).json()["error"]["message"] == "context too long"
+    async with upstream((answer(429, {"error": "slow down"}, retry_after="7"), KEEP)) as bad, gateway(bad.url) as gw:
+        found = await ask(gw)
+        assert found.json()["error"]["message"] == "slow down"
+        assert found.headers["retry-after"] == "7"
+
+
+async def test_a_4xx_is_asked_of_one_candidate_only():
+    async with (
+        upstream((answer(400, BOOM), KEEP)) as one,
+        upstream((completion(), KEEP)) as two,
+        gateway(one.url, two.url) as gw,
+    ):
+        assert (await ask(gw)).status_code == 400
+        assert two.seen == []
+
+
+async def test_a_connect_that_hangs_is_502_in_time():
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)  # a queue of one: later connects get no answer
+        waiting = [socket.socket() for _ in range(4)]
+        for each in waiting:
+            each.setblocking(False)
+            each.connect_ex(full.getsockname())
+        try:
+            async with gateway(f"http://127.0.0.1:{full.getsockname()[1]}", connect_timeout_s=0.3) as gw:
+                found = await ask(gw)
+                assert found.status_code == 502
+                assert "connecting took too long" in found.json()["error"]["message"]
+                assert found.elapsed.total_seconds() < 3
+        finally:
+            for each in waiting:
+                each.close()
+
+
+BEGUN = (STREAM_HEAD, chunk(delta("hel")))
+CUT = {
+    "reset": (*BEGUN, RESET),
+    "reset inside an event": (*BEGUN, chunk(b'data: {"cho'), RESET),
+    "closed": (*BEGUN, CLOSE),
+    "hang": (*BEGUN, HANG),
+    "a clean end without a finish": (*BEGUN, LAST_CHUNK, KEEP),
+    "an error event": (*BEGUN, chunk(event(BOOM)), chunk(DONE), LAST_CHUNK, KEEP),
+    "a bare error": (*BEGUN, chunk(event({"error": "boom"})), LAST_CHUNK, KEEP),
+    "an event of 11 MB": (*BEGUN, chunk(b"data: " + b"x" * (11 * 2**20)), HANG),
+}
+
+
+@pytest.mark.parametrize("script", CUT.values(), ids=CUT)
+async def test_a_stream_that_breaks_ends_in_an_error_event_and_never_cleanly(script):
+    async with upstream(script) as bad, gateway(bad.url, **QUICK) as gw:
+        found = await ask(gw, streamed=True)
+        events = found.content.split(b"\n\n")
+        assert events[0] + b"\n\n" == delta("hel")
+        assert events[1].startswith(b'data: {"error":{"message":')
+        assert events[2:] == [b""]
+        assert len(bad.seen) == 1
+        assert gw.in_flight.counts == {}
+        async with openai.AsyncOpenAI(base_url=gw.url + "/v1", api_key="k", max_retries=0) as ai:
+            chunks = await ai.chat.completions.create(**ASK, stream=True)
+            with pytest.raises(openai.APIError):
+                [each async for each in chunks]
+
+
+COMPLETE = {
+    "without [DONE]": stream("hel", "lo", done=False),
+    "without [DONE], closed": (*stream("hel", "lo", done=False, end=None), CLOSE),
+    "without [DONE], hanging": (*stream("hel", "lo", done=False, end=None), HANG),
+    "without an empty line": (*BEGUN, chunk(delta(finish="stop").rstrip()), LAST_CHUNK, KEEP),
+    "[DONE] without a finish": stream("hel", finish=None),
+    "words after [DONE]": (*BEGUN, chunk(DONE + delta("more")), LAST_CHUNK, KEEP),
+}
+
+
+@pytest.mark.parametrize("script", COMPLETE.values(), ids=COMPLETE)
+async def test_a_complete_stream_ends_with_done_exactly_once(script):
+    async with upstream((*script, KEEP)) as up, gateway(up.url) as gw:
+        found = await ask(gw, streamed=True)
+        assert found.content.endswith(b"\n\n" + DONE)
+        assert found.content.count(b"[DONE]") == 1
+        assert b"error" not in found.content
+        assert b"more" not in found.content
+
+
+async def test_crlf_comments_and_multi_line_data_pass_untouched():
+    text = delta("hel").decode().rstrip("\n")
+    odd = (text + "\r\n\r\n: note\r\nid: 4\r\n" + text.replace(',"model"', ',\ndata: "model"') + "\r\n\r\n").encode()
+    script = (STREAM_HEAD, chunk(odd[:50]), chunk(odd[50:]), chunk(delta(finish="stop") + DONE), LAST_CHUNK, KEEP)
+    async with upstream(script) as up, gateway(up.url) as gw:
+        assert (await ask(gw, streamed=True)).content == odd + delta(finish="stop") + DONE
+
+
+async def test_an_event_of_broken_json_is_left_out():
+    script = (*BEGUN, chunk(b"data: {broken\n\n"), chunk(delta(finish="stop") + DONE), LAST_CHUNK, KEEP)
+    async with upstream(script) as up, gateway(up.url) as gw:
+        assert (await ask(gw, streamed=True)).content == delta("hel") + delta(finish="stop") + DONE
+
+
+async def test_a_waiting_stream_gets_comments_and_then_its_events():
+    async with upstream((0.25, *stream("late"), KEEP)) as up, gateway(up.url, keepalive_comment_s=0.1) as gw:
+        found = await ask(gw, streamed=True)
+        assert found.content.startswith(b": keepalive\n\n")
+        assert found.content.endswith(DONE)
+        assert "x-geniehive-service" not in found.headers
+
+
+async def test_a_failure_after_comments_is_an_error_event():
+    script = (0.25, answer(400, BOOM), KEEP)
+    async with upstream(script) as up, gateway(up.url, keepalive_comment_s=0.1) as gw:
+        found = await ask(gw, streamed=True)
+        assert found.status_code == 200
+        assert b'data: {"error":' in found.content
+        assert b"boom" in found.content
+        assert b"[DONE]" not in found.content
+
+
+@pytest.mark.parametrize("begun", [(), BEGUN], ids=["before headers", "in the stream"])
+async def test_a_client_that_goes_away_ends_the_upstream_request_within_a_second(begun):
+    async with upstream((*begun, HANG)) as up, gateway(up.url) as gw:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gw.port)
+        body = b'{"model":"m","stream":true,"messages":[]}'
+        writer.write(
+            b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
+            % (CHAT.encode(), len(body), body)
+        )
+        await up.arrived.wait()
+        if begun:
+            await reader.readuntil(b"hel")
+        assert gw.in_flight.counts == {"h1/s": 1}
+        began = time.monotonic()
+        writer.close()
+        async with asyncio.timeout(5):
+            await up.gone.wait()
+        assert time.monotonic() - began < 1
+        await until(lambda: gw.in_flight.counts == {})
+        await until(lambda: gw.front.open_requests == 0)
+
+
+async def test_a_client_that_does_not_read_stops_the_upstream_and_is_closed():
+    big = chunk(delta("x" * 60_000))
+    async with upstream((STREAM_HEAD, *[big] * 2000, HANG)) as up, gateway(up.url, idle_timeout_s=0.5) as gw:
+        _, writer = await asyncio.open_connection("127.0.0.1", gw.port, limit=1024)
+        body = b'{"model":"m","stream":true,"messages":[]}'
+        writer.write(
+            b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
+            % (CHAT.encode(), len(body), body)
+        )
+        await up.arrived.wait()
+        async with asyncio.timeout(8):
+            await up.gone.wait()
+        await until(lambda: gw.in_flight.counts == {})
+        writer.close()
+
+
+async def test_nothing_is_left_behind_after_many_failures():
+    async with (
+        upstream((RESET,), (answer(500), KEEP), (STREAM_HEAD, CLOSE), (*BEGUN, RESET), (*stream("a"), KEEP)) as up,
+        gateway(up.url, **QUICK) as gw,
+    ):
+        before = len(asyncio.all_tasks())
+        for _ in range(10):
+            await ask(gw, streamed=True)
+        await until(lambda: gw.front.open_requests == 0)
+        assert gw.in_flight.counts == {}
+        await until(lambda: len(asyncio.all_tasks()) <= before + 3)  # kept connections of both sides
+
+
+async def test_draining_ends_streams_with_an_error_event_and_refuses_new_work():
+    async with upstream((*BEGUN, HANG)) as up, gateway(up.url) as gw, httpx.AsyncClient(timeout=10) as http:
+        running = asyncio.ensure_future(ask(gw, streamed=True))
+        await up.arrived.wait()
+        draining = asyncio.ensure_future(gw.front.drain(0.3))
+        await until(lambda: gw.front.draining)
+        assert (await http.get(gw.url + "/readyz")).status_code == 503
+        assert (await http.get(gw.url + "/healthz")).status_code == 200
+        assert (await http.post(gw.url + CHAT, json=ASK)).status_code == 503
+        found = await running
+        assert b"shutting down" in found.content
+        assert b"[DONE]" not in found.content
+        await draining
+
+
+async def test_draining_lets_a_stream_finish():
+    async with (
+        upstream((*BEGUN, 0.2, chunk(delta(finish="stop") + DONE), LAST_CHUNK, KEEP)) as up,
+        gateway(up.url) as gw,
+    ):
+        running = asyncio.ensure_future(ask(gw, streamed=True))
+        await up.arrived.wait()
+        await gw.front.drain(5)
+        assert (await running).content.endswith(DONE)
+
+
+async def test_draining_answers_a_request_that_still_waits_for_its_first_byte():
+    async with upstream((HANG,)) as up, gateway(up.url) as gw:
+        running = asyncio.ensure_future(ask(gw))
+        await up.arrived.wait()
+        await gw.front.drain(0.2)
+        assert (await running).status_code == 503
