@@ -1,0 +1,122 @@
+"""Calls to the control plane's ClusterService, with every failure as one of our errors.
+
+`ask(target, talk)` opens a channel, runs `talk(client)` and closes it again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from geniehive.errors import (
+    Conflict,
+    ControlPlaneUnreachable,
+    GenieHiveError,
+    InternalError,
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+    Unauthenticated,
+)
+
+if TYPE_CHECKING:
+    import grpc.aio
+
+T = TypeVar("T")
+
+_TIMEOUT_S = 10.0
+_KEY_FIX = (
+    "give a config that has it (--config FILE: auth.admin_api_keys or control_plane.node_api_key) "
+    "or an admin key (GENIEHIVE_API_KEY)"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Where the control plane is, and what it is shown."""
+
+    addresses: tuple[str, ...]
+    node_key: str = ""
+    admin_key: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The addresses, for messages."""
+        return ", ".join(self.addresses)
+
+
+def target(config: Path | None, control: str, api_key: str) -> Target:
+    """Where to ask, from options and config. Raises ConfigError."""
+    from geniehive.config_load import load_config
+
+    loaded = load_config(config, os.environ).config
+    addresses = tuple(part.strip() for part in control.split(",") if part.strip()) or loaded.control_plane.targets
+    return Target(
+        addresses=addresses,
+        node_key=loaded.control_plane.node_api_key or next(iter(loaded.auth.node_api_keys), ""),
+        admin_key=api_key or next(iter(loaded.auth.admin_api_keys), ""),
+    )
+
+
+class ClusterClient:
+    """Calls methods of ClusterService by name."""
+
+    def __init__(self, channel: grpc.aio.Channel, where: Target) -> None:
+        from geniehive.dial import metadata
+        from geniehive.v1 import cluster_service_pb2_grpc
+
+        self._stub: Any = cluster_service_pb2_grpc.ClusterServiceStub(channel)
+        self._metadata = metadata(node_key=where.node_key, admin_key=where.admin_key)
+        self._where = where
+
+    async def call(self, method: str, request: Any) -> Any:
+        """One call. Raises GenieHiveError."""
+        import grpc
+
+        try:
+            return await getattr(self._stub, method)(request, metadata=self._metadata, timeout=_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            raise translate(error.code().name, error.details() or "", self._where) from None
+
+
+def translate(code: str, details: str, where: Target) -> GenieHiveError:
+    """The error of ours for a gRPC status: its words, and what to do."""
+    match code:
+        case "UNAVAILABLE" | "DEADLINE_EXCEEDED":
+            return ControlPlaneUnreachable(
+                f"cannot reach the control plane at {where.shown}: start it (geniehive up, or geniehive control), "
+                "or say where it is (--control HOST:PORT)"
+            )
+        case "UNAUTHENTICATED":
+            return Unauthenticated(f"the control plane at {where.shown} wants a key: {_KEY_FIX}")
+        case "PERMISSION_DENIED":
+            return PermissionDenied(f"{details or 'the key may not do this'}; an admin key may (GENIEHIVE_API_KEY)")
+        case "NOT_FOUND":
+            return NotFound(details)
+        case "INVALID_ARGUMENT":
+            return InvalidRequest(details)
+        case "FAILED_PRECONDITION":
+            return Conflict(details)
+        case "UNIMPLEMENTED":
+            return InternalError(
+                f"what answers at {where.shown} does not know this call: is it a GenieHive as new as this?"
+            )
+    return InternalError(f"the control plane at {where.shown} failed: {details or code}")
+
+
+def ask(where: Target, talk: Callable[[ClusterClient], Awaitable[T]]) -> T:
+    """Run a conversation with the control plane. Raises GenieHiveError; KeyboardInterrupt on Ctrl-C."""
+    import asyncio
+
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its warnings are not for people
+    return asyncio.run(_conversation(where, talk))
+
+
+async def _conversation(where: Target, talk: Callable[[ClusterClient], Awaitable[T]]) -> T:
+    from geniehive.dial import control_channel
+
+    async with control_channel(where.addresses) as channel:
+        return await talk(ClusterClient(channel, where))

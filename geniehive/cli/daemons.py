@@ -1,0 +1,102 @@
+"""`geniehive control | gateway | node`: the daemons, each alone in its process."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from geniehive.cli import options
+from geniehive.cli.options import LogLevel
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from geniehive.cli.daemon import Ready
+    from geniehive.config import Config
+
+ParentPid = Annotated[int, typer.Option("--parent-pid", hidden=True)]
+ReadyFd = Annotated[int, typer.Option("--ready-fd", hidden=True)]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (control, gateway, node):
+        app.command()(command)
+
+
+def control(
+    config: options.ConfigFile = None,
+    insecure: options.Insecure = False,
+    log_level: options.Level = LogLevel.INFO,
+    log_json: options.LogJson = False,
+    parent_pid: ParentPid = 0,
+    ready_fd: ReadyFd = -1,
+) -> None:
+    """Run the control plane: sections control, storage, auth, roles_path, routing."""
+    from geniehive.cli.daemon import Supervision, serve
+    from geniehive.config_check import check_exposure
+
+    loaded = _load(config)
+    check_exposure(loaded, insecure=insecure, gateway=False)
+
+    async def run(stop: asyncio.Event, ready: Ready) -> None:
+        from controlplane import app
+
+        await app.run(loaded, stop=stop, ready=ready)
+
+    supervision = Supervision(parent_pid=parent_pid, ready_fd=ready_fd)
+    serve("control", run, level=log_level, log_json=log_json, supervision=supervision)
+
+
+def gateway(
+    config: options.ConfigFile = None,
+    insecure: options.Insecure = False,
+    log_level: options.Level = LogLevel.INFO,
+    log_json: options.LogJson = False,
+    parent_pid: ParentPid = 0,
+    ready_fd: ReadyFd = -1,
+) -> None:
+    """Run the gateway: sections gateway, control_plane, auth, routing."""
+    from geniehive.cli.daemon import Supervision, serve
+    from geniehive.config_check import check_exposure
+
+    loaded = _load(config)
+    check_exposure(loaded, insecure=insecure, control=False)
+
+    async def run(stop: asyncio.Event, ready: Ready) -> None:
+        from gateway import app
+
+        await app.run(loaded, stop=stop, ready=ready)
+
+    supervision = Supervision(parent_pid=parent_pid, ready_fd=ready_fd)
+    serve("gateway", run, level=log_level, log_json=log_json, supervision=supervision)
+
+
+def node(
+    config: options.ConfigFile = None,
+    log_level: options.Level = LogLevel.INFO,
+    log_json: options.LogJson = False,
+    parent_pid: ParentPid = 0,
+    ready_fd: ReadyFd = -1,
+) -> None:
+    """Run the node agent of this host: sections node, services, control_plane."""
+    from geniehive.cli.daemon import Supervision, serve
+
+    loaded = _load(config)
+
+    async def run(stop: asyncio.Event, ready: Ready) -> None:
+        from nodeagent import app
+
+        await app.run(loaded, stop=stop, ready=ready)
+
+    supervision = Supervision(parent_pid=parent_pid, ready_fd=ready_fd)
+    serve("node", run, level=log_level, log_json=log_json, supervision=supervision)
+
+
+def _load(config: Path | None) -> Config:
+    from geniehive.config_load import load_config
+
+    return load_config(config, os.environ).config

@@ -1,0 +1,36 @@
+"""Puts the subcommands together, and turns errors into one line and an exit code (see `exits`)."""
+
+from __future__ import annotations
+
+import typer
+
+from geniehive.cli import config_commands, daemons, exits, listings, orders, route, up, version
+from geniehive.errors import GenieHiveError
+
+EPILOG = "Exit codes: 0 done, 1 failed, 2 usage or config, 3 control plane unreachable, 4 key refused, 5 not found."
+
+app = typer.Typer(
+    name="geniehive",
+    help="Every model on every box you own, behind one OpenAI endpoint.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+up.register(app)
+daemons.register(app)
+listings.register(app)
+route.register(app)
+orders.register(app)
+config_commands.register(app)
+version.register(app)
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app()
+    except GenieHiveError as error:
+        exits.leave(error)
