@@ -15,6 +15,7 @@ from typing import Protocol
 
 from aiohttp import web
 
+from gateway.answers import Stream, Whole
 from gateway.errors import passed_on, should_repeat
 from gateway.exchange import Exchange
 from gateway.middleware import Meter, shutting_down
@@ -206,7 +207,7 @@ class Attempts:
     async def _deliver(self, exchange: Exchange, begun: Begun) -> tuple[web.StreamResponse, bool]:
         """The rest of the answer; and whether it came to its proper end."""
         if begun.scanner is not None:
-            response = exchange.response or await commit(exchange)
+            response = exchange.response or commit(exchange)
             well = await relay(
                 exchange,
                 response,
@@ -220,16 +221,13 @@ class Attempts:
         if exchange.response is not None:
             raise UpstreamUnavailable("a stream was asked for, and the engine answered without one")
         if begun.upstream.ended:
-            headers = {"content-type": begun.content_type}
-            return web.Response(status=begun.upstream.status, body=begun.head, headers=headers), True
+            return Whole(begun.upstream.status, begun.head, begun.content_type), True
         return await self._pass_large(exchange, begun), True
 
     async def _pass_large(self, exchange: Exchange, begun: Begun) -> web.StreamResponse:
         """A body too large to be held: passed on as it comes; if it breaks, so does the client's connection."""
-        response = web.StreamResponse(status=begun.upstream.status, headers=exchange.headers())
-        response.headers["content-type"] = begun.content_type
-        exchange.response = response
-        await response.prepare(exchange.request)
+        headers = {**exchange.headers(), "content-type": begun.content_type}
+        response = exchange.response = Stream(exchange.request, begun.upstream.status, headers)
         piece, idle = begun.head, self._limits.idle_timeout_s
         async with exchange.deadline(idle):
             while piece:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 from aiohttp import web
 from aiohttp.web_urldispatcher import SystemRoute, UrlMappingMatchInfo
-from multidict import CIMultiDict
 
+from gateway.answers import Stream
+from gateway.deadline import Alarm, Deadline
 from geniehive.resources import Operation
 from geniehive.routing.candidate import Candidate
 
@@ -19,6 +20,18 @@ class Request(web.Request):
     """aiohttp's request, with a place for the name in its path, for handlers that look there."""
 
     _names: UrlMappingMatchInfo | None = None
+    alarm: Alarm
+    """The one timer of its connection."""
+
+    @property
+    def on_writable(self) -> Callable[[], None] | None:
+        """What is called when the client takes bytes again, after it had not."""
+        found: Callable[[], None] | None = self._protocol.on_writable  # type: ignore[attr-defined]
+        return found
+
+    @on_writable.setter
+    def on_writable(self, call: Callable[[], None] | None) -> None:
+        self._protocol.on_writable = call  # type: ignore[attr-defined]
 
     @property
     def match_info(self) -> UrlMappingMatchInfo:
@@ -77,15 +90,15 @@ class Exchange:
         """What the route is for; None for routes that reach no engine."""
         self.tail = ""
         """What follows the path of a route that takes a name, decoded."""
-        self.response: web.StreamResponse | None = None
+        self.response: Stream | None = None
         """Set once the status is committed."""
         self.interrupted = False
         """Whether the gateway ended this request to shut down."""
-        self._scope: asyncio.Timeout | None = None
+        self._scope: Deadline | None = None
 
-    def deadline(self, seconds: float) -> asyncio.Timeout:
+    def deadline(self, seconds: float) -> Deadline:
         """A scope that ends after so many seconds, or at once when the gateway shuts down; one at a time."""
-        self._scope = asyncio.timeout(0 if self.interrupted else seconds)
+        self._scope = Deadline(self.request.alarm, self.now() + (0 if self.interrupted else seconds))
         return self._scope
 
     def rearm(self, seconds: float) -> None:
@@ -99,13 +112,11 @@ class Exchange:
         if self._scope is not None and not self._scope.expired():
             self._scope.reschedule(self.now())
 
-    def headers(self, *, decided: bool = True) -> CIMultiDict[str]:
+    def headers(self, *, decided: bool = True) -> dict[str, str]:
         """The answer headers that tell who answered, and what that cost; `decided` is whether that is known."""
         spent = max(0.0, self.now() - self.began - self.body_seconds - self.upstream_seconds)
         self.overhead_seconds = spent if self.attempts else None
-        found: CIMultiDict[str] = CIMultiDict()
-        found["server"] = "geniehive"
-        found["x-request-id"] = self.request_id
+        found = {"server": "geniehive", "x-request-id": self.request_id}
         if decided and self.candidate is not None:
             found["x-geniehive-service"] = printable(self.candidate.service.service_id)
             found["x-geniehive-host"] = printable(self.candidate.host.host_id)

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from aiohttp import web
 
+from gateway.answers import Whole
 from gateway.errors import error_response
 from gateway.exchange import Exchange, Request, new_request_id
 from gateway.http import RouteTable
@@ -102,7 +103,10 @@ class Front:
                 exchange.request.transport.abort()
             raise ConnectionResetError("the answer had begun when it failed")
         if not response.prepared:
-            response.headers.update(exchange.headers())
+            if isinstance(response, Whole):
+                response.tell(exchange.headers())
+            else:
+                response.headers.update(exchange.headers())
             if self.draining:
                 response.force_close()
         return response

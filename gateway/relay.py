@@ -14,9 +14,11 @@ from typing import Any
 
 from aiohttp import web
 
+from gateway.answers import Stream
 from gateway.errors import error_event, passed_on
 from gateway.exchange import Exchange
 from gateway.middleware import shutting_down
+from gateway.pump import Pump
 from gateway.sse import DONE, SseScanner
 from gateway.upstream import UpstreamResponse
 from geniehive.errors import GenieHiveError, UpstreamTimeout, UpstreamUnavailable
@@ -25,23 +27,18 @@ Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
 _SSE_HEADERS = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
 _COMMENT = b": keepalive\n\n"
-_FINISH_GRACE_S = 2.0  # for a usage event or [DONE] after the engine said that it finished
 _TAIL_GRACE_S = 0.25  # for the end of the upstream's body after [DONE], so that its connection can be used again
-_REARM_SHARE = 16  # the idle deadline is moved on at most that often within its length: timers cost
 
 
-async def commit(exchange: Exchange, *, decided: bool = True) -> web.StreamResponse:
+def commit(exchange: Exchange, *, decided: bool = True) -> Stream:
     """Send status and headers of a stream; from here on there is no way back."""
-    response = web.StreamResponse(status=200, headers=exchange.headers(decided=decided))
-    response.headers.update(_SSE_HEADERS)
-    exchange.response = response
-    await response.prepare(exchange.request)
-    return response
+    exchange.response = Stream(exchange.request, 200, {**exchange.headers(decided=decided), **_SSE_HEADERS})
+    return exchange.response
 
 
 async def relay(
     exchange: Exchange,
-    response: web.StreamResponse,
+    response: Stream,
     upstream: UpstreamResponse,
     scanner: SseScanner,
     head: bytes,
@@ -73,39 +70,19 @@ async def end_with(response: web.StreamResponse, failure: GenieHiveError, said: 
 
 async def _pump(
     exchange: Exchange,
-    response: web.StreamResponse,
+    response: Stream,
     upstream: UpstreamResponse,
     scanner: SseScanner,
     head: bytes,
     idle_timeout_s: float,
 ) -> GenieHiveError | None:
-    """Read and write until the stream is over; the reason if that came too early."""
-    writing = True
+    """Pass everything on until the stream is over; the reason if that came too early."""
+    pump = Pump(exchange, response, upstream, scanner, idle_timeout_s)
     try:
-        async with exchange.deadline(idle_timeout_s) as deadline:
-            armed, slack = exchange.now(), idle_timeout_s / _REARM_SHARE
-            piece = head
-            while True:
-                if piece:
-                    writing = True
-                    await response.write(piece)
-                    writing = False
-                if scanner.over:
-                    return None
-                now = exchange.now()
-                if (now - armed > slack or scanner.finished) and not exchange.interrupted:
-                    deadline.reschedule(now + (_FINISH_GRACE_S if scanner.finished else idle_timeout_s))
-                    armed = now
-                writing = False
-                chunk = await upstream.read()
-                if not chunk:
-                    await response.write(scanner.close())
-                    return None
-                piece = scanner.feed(chunk)
+        failure = await pump.run(head)
     except TimeoutError:
-        return _timed_out(exchange, scanner, writing=writing, idle_timeout_s=idle_timeout_s)
-    except UpstreamUnavailable as error:
-        return None if scanner.complete else error
+        return _timed_out(exchange, scanner, writing=pump.blocked, idle_timeout_s=idle_timeout_s)
+    return None if scanner.complete else failure
 
 
 def _timed_out(
@@ -149,7 +126,7 @@ class Comments:
 
     async def _run(self) -> None:
         with suppress(ConnectionError):
-            response = await commit(self._exchange, decided=False)
+            response = commit(self._exchange, decided=False)
             while True:
                 await response.write(_COMMENT)
                 await asyncio.sleep(self._interval_s)

@@ -109,6 +109,12 @@ class UpstreamResponse:
         self._sink = sink
         self._push()
 
+    def pull(self) -> None:
+        """Back to `read`: the sink gets no more."""
+        self._sink, self._stopped = None, False
+        if self._wire is not None and self._size <= _HELD:
+            self._wire.resume_reading()
+
     def resume(self) -> None:
         """The sink takes again."""
         if self._stopped:
