@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
+from itertools import count
 
 from aiohttp import web
 from aiohttp.web_urldispatcher import SystemRoute, UrlMappingMatchInfo
@@ -127,9 +128,16 @@ class Exchange:
         return found
 
 
-def new_request_id() -> str:
-    """An id that nobody has had."""
-    return "req_" + secrets.token_hex(12)
+class RequestIds:
+    """Ids that nobody has had: chance for the worker, a count for the request. They are names, not secrets."""
+
+    def __init__(self) -> None:
+        self._worker = secrets.token_hex(6)
+        self._next = count(secrets.randbits(32))
+
+    def new(self) -> str:
+        """Another one."""
+        return f"req_{self._worker}{next(self._next):012x}"
 
 
 def printable(text: str) -> str:

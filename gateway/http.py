@@ -21,7 +21,7 @@ from aiohttp.web_protocol import ERROR, RequestHandler
 
 from gateway.deadline import Alarm
 from gateway.errors import error_response
-from gateway.exchange import Exchange, Request, new_request_id
+from gateway.exchange import Exchange, Request, RequestIds
 from geniehive.errors import (
     GenieHiveError,
     HeadersTooLarge,
@@ -228,7 +228,7 @@ class Connection(RequestHandler):
         error = parser_error(exc) if status < 500 else InternalError("the gateway failed")
         if status >= 500:
             _log.error("a request failed outside of its handler", exc_info=exc)
-        response = error_response(error, headers={"server": "geniehive", "x-request-id": new_request_id()})
+        response = error_response(error, headers={"server": "geniehive", "x-request-id": RequestIds().new()})
         response.force_close()
         return response
 

@@ -96,6 +96,8 @@ async def welcome(exchange: Exchange) -> None:
 
 def check_type(given: str | None, wanted: str) -> None:
     """Refuse a body that does not say that it is what the route takes."""
+    if given == wanted:
+        return
     kind, _, parameters = (given or "").partition(";")
     if kind.strip().lower() != wanted:
         raise UnsupportedMediaType(f"send content-type: {wanted}, not {(given or 'none')[:64]!a}")

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from gateway.answers import Whole
 from gateway.errors import error_response
-from gateway.exchange import Exchange, Request, new_request_id
+from gateway.exchange import Exchange, Request, RequestIds
 from gateway.http import RouteTable
 from geniehive.errors import GenieHiveError, InvalidRequest, MethodNotAllowed, NotReady
 
@@ -51,13 +51,14 @@ class Front:
         self._check = check
         self._meter = meter
         self._refused_when_draining = refused_when_draining
+        self._ids = RequestIds()
         self._open: set[Exchange] = set()
         self._idle = asyncio.Event()
         self.draining = False
 
     async def __call__(self, request: Request) -> web.StreamResponse:
         """Answer one request; never raises but for a client that is gone."""
-        exchange = Exchange(request, new_request_id(), asyncio.get_running_loop())
+        exchange = Exchange(request, self._ids.new(), asyncio.get_running_loop())
         self._open.add(exchange)
         status = 499  # the client went away: nobody reads the answer
         try:

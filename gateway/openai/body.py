@@ -19,6 +19,8 @@ from geniehive.errors import InvalidRequest
 MAX_DEPTH = 64
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
 _SPACE = b" \t\n\r"
+_KEY = b'"model"'
+_LETTER_ESCAPE = b"\\u006"
 
 _top_level = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _whole = msgspec.json.Decoder()
@@ -54,6 +56,9 @@ def parse(raw: bytes) -> JsonBody:
         raise InvalidRequest(f"`model` {what}; GET /v1/models lists what can be asked for", param="model")
     if "stream" in fields and not isinstance(fields["stream"], bool | None):
         raise InvalidRequest("`stream` must be true or false", param="stream")
+    found = _only_model(raw, model)
+    if found is not None:
+        return JsonBody(raw, fields, model, *found)
     values = _top_level.decode(raw)
     found = _walk(raw, values)
     if found is None:
@@ -97,6 +102,19 @@ def _check_depth(value: dict[str, Any]) -> None:
             return
         level = below
     raise InvalidRequest(f"the body is nested deeper than {MAX_DEPTH} levels")
+
+
+def _only_model(raw: bytes, model: str) -> tuple[int, int] | None:
+    """Where the model's value stands, if `"model"` is in the document once; None where that proves nothing.
+
+    The document has the key at its top level. Letters of a key can be written otherwise only as \\u006x. So if
+    there is no such escape and these seven bytes are there once, they are that key: not another one's, not text.
+    """
+    if raw.count(_KEY) != 1 or _LETTER_ESCAPE in raw:
+        return None
+    start = _after(raw, b":", _skip(raw, raw.find(_KEY) + len(_KEY)))
+    value = b'"' + model.encode() + b'"'
+    return (start, start + len(value)) if start > 0 and raw.startswith(value, start) else None
 
 
 def _walk(raw: bytes, values: dict[str, msgspec.Raw]) -> tuple[int, int] | None:
