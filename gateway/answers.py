@@ -7,7 +7,6 @@ They are StreamResponses for whoever passes them on, and take nothing over from 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -16,7 +15,6 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.web_protocol import RequestHandler
 
-_FORBIDDEN = re.compile(r"[\0\r\n]")
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 _JOINED = 64 * 1024  # a body up to this goes out in one piece with its head; a larger one is not copied
 
@@ -41,18 +39,17 @@ class _Direct(web.StreamResponse):
 
     def _head_for(self, request: web.BaseRequest) -> bytes:
         """Status line and headers as bytes. Raises ValueError for a header that would break out of its line."""
-        ten = request.version < (1, 1)
+        ten = request.version.minor == 0 and request.version.major == 1
         if self._keep_alive is None:
             self._keep_alive = request.keep_alive
-        lines = [f"HTTP/1.{0 if ten else 1} {self._status} {self._reason}"]
-        lines += [f"{name}: {value}" for name, value in self.head.items()]
-        lines.append(f"date: {rfc822_formatted_time()}")
-        if self._keep_alive is ten:
-            lines.append("connection: keep-alive" if ten else "connection: close")
-        text = "\n".join(lines)
-        if _FORBIDDEN.search(text) and len(text.split("\n")) != len(lines):
+        headers = "".join([f"{name}: {value}\r\n" for name, value in self.head.items()])
+        if headers.count("\n") != len(self.head) or headers.count("\r") != len(self.head) or "\0" in headers:
             raise ValueError("a header of the answer has a control character")
-        return text.replace("\n", "\r\n").encode("latin-1", "replace") + b"\r\n\r\n"
+        if self._keep_alive is ten:
+            headers += "connection: keep-alive\r\n" if ten else "connection: close\r\n"
+        first = f"HTTP/1.{0 if ten else 1} {self._status} {self._reason}"
+        text = f"{first}\r\n{headers}date: {rfc822_formatted_time()}\r\n\r\n"
+        return text.encode("latin-1", "replace")
 
 
 class Whole(_Direct):
@@ -91,7 +88,8 @@ class Whole(_Direct):
         else:
             transport.write(head + body)
         writer.output_size += len(head) + len(body)
-        await writer.drain()
+        if request.protocol.writing_paused:
+            await writer.drain()
         return writer
 
     async def write_eof(self, data: bytes = b"") -> None:

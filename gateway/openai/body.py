@@ -107,8 +107,8 @@ def _check_depth(value: dict[str, Any]) -> None:
 def _only_model(raw: bytes, model: str) -> tuple[int, int] | None:
     """Where the model's value stands, if `"model"` is in the document once; None where that proves nothing.
 
-    The document has the key at its top level. Letters of a key can be written otherwise only as \\u006x. So if
-    there is no such escape and these seven bytes are there once, they are that key: not another one's, not text.
+    The document has the key at its top level. Letters of a key can be written otherwise only by their number. So
+    if there is no such escape and these seven bytes are there once, they are that key: not another one's, not text.
     """
     if raw.count(_KEY) != 1 or _LETTER_ESCAPE in raw:
         return None

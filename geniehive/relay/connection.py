@@ -162,12 +162,15 @@ class Connection(asyncio.Protocol):
             return
         try:
             parser.feed_data(data)
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._refuse(error)
             return
         if self._ended:
             self._settle(response)
-        elif not response.status:
+        elif response.status:
+            if self._response is not None:
+                response.arrived()
+        else:
             self._head_size += len(data)
             if self._head_size > MAX_HEAD:
                 self._fail(no_answer("its headers are too large"))
@@ -252,7 +255,7 @@ class Connection(asyncio.Protocol):
         if response is not None:
             response.fail(failure)
 
-    def _refuse(self, error: httptools.HttpParserError) -> None:
+    def _refuse(self, error: Exception) -> None:
         """What came is not HTTP; behind the end of the answer that harms only the connection."""
         response = self._response
         if self._ended and response is not None:

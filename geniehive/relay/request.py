@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -19,8 +18,7 @@ _METHODS = frozenset(
 _FRAMING = frozenset({"host", "connection", "transfer-encoding"})  # the relay's own to set
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamRequest:
+class UpstreamRequest(NamedTuple):
     """What to send; `body` as an iterator is sent chunked unless the headers give its length."""
 
     method: str
@@ -75,7 +73,7 @@ def head(method: str, to: Target, headers: Mapping[str, str], length: int | None
     if method not in _METHODS:
         raise ValueError(f"the method {method[:20]!r} is not spoken")
     text = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-    if not _HEADERS.fullmatch(text) or not _FRAMING.isdisjoint(headers):
+    if not _HEADERS.fullmatch(text) or text.count("\n") != len(headers) or not _FRAMING.isdisjoint(headers):
         raise ValueError("a header has a name or a value that cannot be sent")
     if length is None:
         text += "transfer-encoding: chunked\r\n"

@@ -19,7 +19,10 @@ _HELD = 256 * 1024  # bytes that may wait for a reader; as much as one read of t
 
 
 class Sink(Protocol):
-    """Takes a body as it comes. It must not raise, but may close the response."""
+    """Takes a body as it comes, what one read of the socket brought at once.
+
+    It must not raise, but may close the response.
+    """
 
     def take(self, piece: bytes) -> bool:
         """The next piece; False if no other should follow until `UpstreamResponse.resume`."""
@@ -91,7 +94,11 @@ class UpstreamResponse:
         while not self.status:
             if self._failure is not None:
                 raise self._failure
-            await self._wait()
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
 
     async def read(self) -> bytes:
         """The next piece of the body; empty at its end. Raises UpstreamUnavailable where it breaks off."""
@@ -140,20 +147,20 @@ class UpstreamResponse:
         if encoding is not None:
             self._decoder = decoder(encoding)
         self.status, self.headers = status, headers
-        self._wake()
 
     def feed(self, piece: bytes) -> None:
-        """Called by the connection: more of the body."""
-        if self._sink is not None and not self._stopped and self._decoder is None:
-            self._offer(piece)
-            return
+        """Called by the connection: more of the body. `arrived` follows when the socket has given all it had."""
         self._pieces.append(piece)
         self._size += len(piece)
+
+    def arrived(self) -> None:
+        """Called by the connection after one or more `feed`: pieces that came together go on together."""
         if self._sink is not None and not self._stopped:
             self._push()
         elif self._size > _HELD and self._wire is not None:
             self._wire.pause_reading()
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
 
     def finish(self) -> None:
         """Called by the connection, which is another's from now on: the body is whole."""
