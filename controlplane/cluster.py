@@ -118,14 +118,14 @@ class ClusterState:
                 return self._session_closed(event, now)
             case ev.GatewayConnected() | ev.TrafficReported() | ev.GatewayGone():
                 return self._gateway(event, now)
+            case ev.RolesRefused():
+                return self._roles_refused(event.reason, now)
             case ev.Tick():
                 return self._tick(now)
             case ev.ObservedDue():
                 return self._observed_due()
-            case ev.Persisted():
-                return self._persisted(event, now)
-            case ev.PersistFailed():
-                return self._persist_failed(event, now)
+            case ev.Persisted() | ev.PersistFailed():
+                return self._stored(event, now)
             case _:
                 return self._propose(event, now)
 
@@ -200,7 +200,9 @@ class ClusterState:
             case _:
                 assert_never(event)
 
-    def _persisted(self, event: ev.Persisted, now: Instant) -> list[Effect]:
+    def _stored(self, event: ev.Persisted | ev.PersistFailed, now: Instant) -> list[Effect]:
+        if isinstance(event, ev.PersistFailed):
+            return self._persist_failed(event, now)
         for change in event.changes:
             self._unsaved.pop((change.kind, change.key), None)
         return self._commit(event.event, now)
@@ -437,6 +439,11 @@ class ClusterState:
             news.add("roles.changed", f"roles changed: {', '.join(sorted(changed))}")
         self._book.touch_roles(changed)
         return [ev.Answer(len(changed)), *self._publish(news, now)]
+
+    def _roles_refused(self, reason: str, now: Instant) -> list[Effect]:
+        news = News()
+        news.add("roles.refused", f"the roles stay as they are: {reason}")
+        return news.announce(now, self.snapshot.revision)
 
     # --- gateways ------------------------------------------------------------------------------
 

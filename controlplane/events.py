@@ -230,6 +230,13 @@ class RolesLoaded:
     roles: tuple[Role, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class RolesRefused:
+    """The role file changed and is no good; the roles stay as they are. `reason` is one line with the fix."""
+
+    reason: str
+
+
 # --- events: from the loop itself --------------------------------------------------------------
 
 
@@ -281,6 +288,7 @@ Event = (
     Durable
     | HeartbeatReceived
     | SessionClosed
+    | RolesRefused
     | GatewayConnected
     | TrafficReported
     | GatewayGone
@@ -390,7 +398,7 @@ class ClusterEvent:
     """Something happened in the cluster, for people and their tools.
 
     `kind` is one of host.up, host.stale, host.offline, host.forgotten, host.fenced, host.availability,
-    service.added, service.removed, service.<health>, command.<state>, roles.changed,
+    service.added, service.removed, service.<health>, command.<state>, roles.changed, roles.refused,
     leases.held, leases.released, store.failed.
     """
 

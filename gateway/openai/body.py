@@ -10,6 +10,7 @@ together anew, from the same bytes of its values.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -43,6 +44,18 @@ class JsonBody(msgspec.Struct, frozen=True):
         if name == self.model:
             return self.raw
         return self.raw[: self.start] + msgspec.json.encode(name) + self.raw[self.end :]
+
+    def with_changes(self, name: str, put: Mapping[str, Any], drop: frozenset[str]) -> bytes:
+        """The body with another model's name, some fields written anew and some left out.
+
+        Fields that are only added are appended, so the client's bytes stay; otherwise the top level is put
+        together anew, from the same bytes of the values that stay.
+        """
+        if not drop and put.keys().isdisjoint(self.fields):
+            raw = self.with_model(name)
+            return raw[: raw.rindex(b"}")] + b"," + msgspec.json.encode(put)[1:] if put else raw
+        values: dict[str, Any] = {key: raw for key, raw in _top_level.decode(self.raw).items() if key not in drop}
+        return msgspec.json.encode({**values, **put, "model": name})
 
 
 def parse(raw: bytes) -> JsonBody:
