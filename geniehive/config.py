@@ -95,7 +95,7 @@ class GatewayConfig(Section, frozen=True, kw_only=True):
     drain_timeout_s: SecondsOrOff = 30
     """That running requests get at shutdown."""
     dropped_parameters: tuple[str, ...] = DEFAULT_DROPPED_PARAMETERS
-    """Top-level fields of JSON bodies that engines never see from clients; policies may set them."""
+    """Fields of JSON bodies (top level) and forms that engines never see from clients; policies may set them."""
 
 
 class ControlConfig(Section, frozen=True, kw_only=True):

@@ -48,15 +48,15 @@ class Generate:
         self._router = router
         self._attempts = attempts
         self._limits = limits
-        self._shaper = Shaper(limits.dropped_parameters)
 
     def handler(self, operation: Operation, path: str) -> Handler:
         """The handler for one operation; `path` is where engines take it."""
+        shaper = Shaper(operation, self._limits.dropped_parameters)
 
         async def handle(exchange: Exchange) -> web.StreamResponse:
             raw = await read_json(exchange, cap=self._limits.max_body_bytes, timeout_s=self._limits.body_timeout_s)
             body = parse(raw)
-            shaping = self._shaper.of(body, operation)
+            shaping = shaper.of(body)
             stream = body.stream and operation in _STREAMED
             candidates = self._router.candidates(body.model, operation)
             return await self._attempts.run(exchange, _plan(exchange, shaping, candidates, path, stream=stream))

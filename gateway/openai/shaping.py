@@ -21,38 +21,42 @@ _REASONED = frozenset({Operation.CHAT, Operation.COMPLETION})
 
 
 class Shaper:
-    """Shapes the bodies of one worker; `kept_back` are parameters that engines never see from clients."""
+    """Shapes the bodies of one operation; `kept_back` are parameters that engines never see from clients."""
 
-    def __init__(self, kept_back: Iterable[str]) -> None:
-        self._policies = PolicyBook()
-        self._kept_back = frozenset({*kept_back, INCLUDE_REASONING})
+    def __init__(self, operation: Operation, kept_back: Iterable[str]) -> None:
+        self.operation = operation
+        self.kept_back = frozenset({*kept_back, INCLUDE_REASONING})
+        self.policies = PolicyBook(operation)
+        self.reasoned = operation in _REASONED
 
-    def of(self, body: JsonBody, operation: Operation) -> Shaping:
+    def of(self, body: JsonBody) -> Shaping:
         """The shaping of one request. Raises InvalidRequest for what only the gateway understands."""
+        if self.kept_back.isdisjoint(body.fields):
+            return Shaping(self, body)
         asked = body.fields.get(INCLUDE_REASONING)
         if asked is not None and not isinstance(asked, bool):
             raise InvalidRequest(f"`{INCLUDE_REASONING}` must be true or false", param=INCLUDE_REASONING)
-        return Shaping(body, operation, self._policies, self._kept_back)
+        return Shaping(self, body, touched=True, asked=asked)
 
 
 class Shaping:
-    """One request."""
+    """One request; `touched` is whether parameters are kept back, `asked` whether reasoning is wanted."""
 
-    __slots__ = ("_body", "_kept_back", "_operation", "_policies")
+    __slots__ = ("_asked", "_body", "_shaper", "_touched")
 
-    def __init__(self, body: JsonBody, operation: Operation, policies: PolicyBook, kept_back: frozenset[str]) -> None:
+    def __init__(self, shaper: Shaper, body: JsonBody, *, touched: bool = False, asked: bool | None = None) -> None:
+        self._shaper = shaper
         self._body = body
-        self._operation = operation
-        self._policies = policies
-        self._kept_back = kept_back
+        self._touched = touched
+        self._asked = asked
 
     def content(self, candidate: Candidate) -> bytes:
         """The body that a candidate gets."""
-        body, name = self._body, candidate.asset.asset_id
-        policy = self._policies.of(candidate, self._operation)
-        if policy.plain and self._kept_back.isdisjoint(body.fields):
+        shaper, body, name = self._shaper, self._body, candidate.asset.asset_id
+        policy = shaper.policies.of(candidate)
+        if policy.plain and not self._touched:
             return body.with_model(name)
-        return body.with_changes(name, *shape(body.fields, policy, self._operation, self._kept_back))
+        return body.with_changes(name, *shape(body.fields, policy, shaper.operation, shaper.kept_back))
 
     def adapt(self, candidate: Candidate, content_type: str, content: bytes) -> tuple[str, bytes]:
         """A candidate's answer without a stream, as the client gets it. Raises UpstreamUnavailable for a web page."""
@@ -64,6 +68,5 @@ class Shaping:
         return strip_events if self._strips(candidate) else None
 
     def _strips(self, candidate: Candidate) -> bool:
-        if self._operation not in _REASONED:
-            return False
-        return not passes_reasoning(self._body.fields, self._policies.of(candidate, self._operation))
+        shaper = self._shaper
+        return shaper.reasoned and not passes_reasoning(self._asked, shaper.policies.of(candidate))

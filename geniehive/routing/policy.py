@@ -69,23 +69,23 @@ class Changes(NamedTuple):
 
 
 class PolicyBook:
-    """Remembers the effective policies, which can only change with the resources they are made of."""
+    """Remembers the effective policies for one operation; they only change with what they are made of."""
 
-    def __init__(self) -> None:
-        self._known: dict[tuple[int, int, str, str], tuple[Asset, Role | None, EffectivePolicy]] = {}
+    def __init__(self, operation: Operation) -> None:
+        self._operation = operation
+        self._known: dict[tuple[int, int, str], tuple[EffectivePolicy, Asset, Role | None]] = {}
 
-    def of(self, candidate: Candidate, operation: Operation) -> EffectivePolicy:
+    def of(self, candidate: Candidate) -> EffectivePolicy:
         """The policy for one candidate."""
         service, asset, _, _, role = candidate
-        key = (id(asset), id(role), service.protocol, operation)
+        key = (id(asset), id(role), service.protocol)
         found = self._known.get(key)
-        if found is not None:  # it holds both, so no other object can have their ids
-            return found[2]
-        policy = effective_policy(asset, role, operation, service.protocol)
-        if len(self._known) >= _MOST_REMEMBERED:  # of snapshots long gone
-            self._known.clear()
-        self._known[key] = (asset, role, policy)
-        return policy
+        if found is None:
+            if len(self._known) >= _MOST_REMEMBERED:  # of snapshots long gone
+                self._known.clear()
+            policy = effective_policy(asset, role, self._operation, service.protocol)
+            found = self._known[key] = (policy, asset, role)  # held, so that no other object gets their ids
+        return found[0]
 
 
 def effective_policy(asset: Asset, role: Role | None, operation: Operation, protocol: str = "") -> EffectivePolicy:
@@ -151,10 +151,9 @@ def apply_changes(fields: Mapping[str, Any], changes: Changes) -> Json:
     return {**{key: value for key, value in fields.items() if key not in changes.drop}, **changes.put}
 
 
-def passes_reasoning(fields: Mapping[str, Any], policy: EffectivePolicy) -> bool:
-    """Whether the client gets reasoning: the request's own word, else the policy's."""
-    asked = fields.get(INCLUDE_REASONING)
-    return asked if isinstance(asked, bool) else policy.reasoning is ReasoningMode.PASS
+def passes_reasoning(asked: bool | None, policy: EffectivePolicy) -> bool:  # noqa: FBT001 - the client's own word
+    """Whether the client gets reasoning: what the request asks for, else what the policy says."""
+    return policy.reasoning is ReasoningMode.PASS if asked is None else asked
 
 
 def _allowed(body: Json) -> Json:
