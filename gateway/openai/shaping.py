@@ -15,8 +15,9 @@ from gateway.sse import Rewrite
 from geniehive.errors import InvalidRequest
 from geniehive.resources import Operation
 from geniehive.routing.candidate import Candidate
-from geniehive.routing.policy import INCLUDE_REASONING, PolicyBook, passes_reasoning, shape
+from geniehive.routing.policy import INCLUDE_REASONING, EffectivePolicy, PolicyBook, passes_reasoning, shape
 
+_NOTHING = EffectivePolicy(plain=True)
 _REASONED = frozenset({Operation.CHAT, Operation.COMPLETION})
 
 
@@ -42,18 +43,20 @@ class Shaper:
 class Shaping:
     """One request; `touched` is whether parameters are kept back, `asked` whether reasoning is wanted."""
 
-    __slots__ = ("_asked", "_body", "_shaper", "_touched")
+    __slots__ = ("_asked", "_body", "_candidate", "_known", "_shaper", "_touched")
 
     def __init__(self, shaper: Shaper, body: JsonBody, *, touched: bool = False, asked: bool | None = None) -> None:
         self._shaper = shaper
         self._body = body
         self._touched = touched
         self._asked = asked
+        self._candidate: Candidate | None = None  # the one that was asked last, and its policy
+        self._known = _NOTHING
 
     def content(self, candidate: Candidate) -> bytes:
         """The body that a candidate gets."""
         shaper, body, name = self._shaper, self._body, candidate.asset.asset_id
-        policy = shaper.policies.of(candidate)
+        policy = self._policy(candidate)
         if policy.plain and not self._touched:
             return body.with_model(name)
         return body.with_changes(name, *shape(body.fields, policy, shaper.operation, shaper.kept_back))
@@ -68,5 +71,9 @@ class Shaping:
         return strip_events if self._strips(candidate) else None
 
     def _strips(self, candidate: Candidate) -> bool:
-        shaper = self._shaper
-        return shaper.reasoned and not passes_reasoning(self._asked, shaper.policies.of(candidate))
+        return self._shaper.reasoned and not passes_reasoning(self._asked, self._policy(candidate))
+
+    def _policy(self, candidate: Candidate) -> EffectivePolicy:
+        if candidate is not self._candidate:
+            self._candidate, self._known = candidate, self._shaper.policies.of(candidate)
+        return self._known
