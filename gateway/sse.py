@@ -125,6 +125,13 @@ class SseScanner:
 
     def _pass(self, block: bytes) -> bytes:
         """Look at each event of a block of whole ones; the block itself goes on unless an event must not."""
+        if block.count(b"\n") == 2 and block.endswith(b"\n\n") and b"\r" not in block:  # one event: the usual case
+            passed = block if self._look(block) else b""
+        else:
+            passed = self._pass_each(block)
+        return passed if self._rewrite is None else self._rewrite(passed)
+
+    def _pass_each(self, block: bytes) -> bytes:
         kept = []
         whole = True
         for event in split_events(block):
@@ -135,9 +142,7 @@ class SseScanner:
             if self.over:
                 break
         passed = b"".join(kept)
-        if whole and len(passed) == len(block):
-            passed = block
-        return passed if self._rewrite is None else self._rewrite(passed)
+        return block if whole and len(passed) == len(block) else passed
 
     def _look(self, event: bytes) -> bool:
         """Learn from one event; whether it may go on."""
