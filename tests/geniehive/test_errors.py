@@ -5,7 +5,6 @@ import pytest
 
 from geniehive import errors
 
-
 TREE = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.GenieHiveError)]
 
 
