@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import httpx
 import msgspec
 import pytest
 
 from geniehive.resources import Asset, Operation, Role
+from geniehive.roles_file import parse_roles
 from tests.gateway.harness import gateway, role, service
 from tests.gateway.misbehaving import (
     DONE,
@@ -227,3 +230,18 @@ async def test_the_catalogue_tells_what_is_done_to_requests():
     }
     assert found["r"]["effective_request_policy"] == wanted
     assert found["bare"]["effective_request_policy"] == wanted  # through its fallback
+
+
+async def test_the_worked_example_of_the_docs_is_true():
+    page = (Path(__file__).parents[2] / "docs" / "roles.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```(yaml|json)\n(.*?)```", page.partition("## A worked example")[2], re.DOTALL)
+    assert [kind for kind, _ in blocks] == ["yaml", "json", "json", "json"]
+    roles = parse_roles(blocks[0][1], "docs/roles.md")
+    sent, arrives, shown = (json.loads(text) for _, text in blocks[1:])
+    async with upstream((completion(), KEEP)) as up:
+        asset = of_asset(up.url, asset_id="qwen3:8b")
+        async with gateway(asset, roles=roles) as gw, httpx.AsyncClient() as http:
+            await ask(gw, sent)
+            assert up.seen[0].json == arrives
+            found = (await http.get(gw.url + "/v1/models/commit-message")).json()
+            assert found["geniehive"]["effective_request_policy"] == shown

@@ -8,7 +8,7 @@ import pytest
 from geniehive.cli.main import app
 from tests.geniehive import reference
 
-PAGES = ["index", "install", "cli", "config", "errors", "request", "heartbeat", "command"]
+PAGES = ["index", "install", "cli", "config", "errors", "request", "heartbeat", "command", "roles"]
 
 
 @pytest.mark.parametrize("name", ["config.md", "errors.md"])
