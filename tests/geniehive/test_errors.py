@@ -12,7 +12,10 @@ def _tree(cls):
         yield from _tree(sub)
 
 
-@pytest.mark.parametrize("cls", list(_tree(errors.GenieHiveError)), ids=lambda cls: cls.__name__)
+OURS = [cls for cls in _tree(errors.GenieHiveError) if cls.__module__ == errors.__name__]  # others inherit their rows
+
+
+@pytest.mark.parametrize("cls", OURS, ids=lambda cls: cls.__name__)
 def test_every_error_has_a_row_of_its_own_with_a_real_grpc_code(cls):
     row = errors.WIRE[cls]
     assert row.grpc in grpc.StatusCode.__members__
