@@ -12,7 +12,7 @@ The format: https://html.spec.whatwg.org/multipage/server-sent-events.html
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -61,12 +61,8 @@ _ERROR_TYPES = frozenset({"error", "response.failed"})
 _LAST_TYPES = frozenset({"transcript.text.done", "response.completed", "response.incomplete"})
 
 
-class Told(NamedTuple):
-    """What an answer tells of itself; None where it does not."""
-
-    prompt_tokens: int | None = None
-    tokens: int | None = None
-    finish_reason: str | None = None
+Told = tuple[int | None, int | None, str | None]
+"""What an answer tells of itself: tokens of the prompt, generated tokens, why it stopped; None where it does not."""
 
 
 class SseScanner:
@@ -97,7 +93,7 @@ class SseScanner:
     @property
     def told(self) -> Told:
         """What the stream has told of itself so far."""
-        return Told(self.prompt_tokens, self.tokens, self.finish_reason)
+        return self.prompt_tokens, self.tokens, self.finish_reason
 
     @property
     def over(self) -> bool:
@@ -238,7 +234,7 @@ def told_in(body: bytes) -> Told:
     try:
         seen = _body_decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return Told()
+        return None, None, None
     usage = seen.usage or Usage()
     reason = seen.choices[0].finish_reason if seen.choices else None
-    return Told(usage.prompt_tokens, usage.completion_tokens, str(reason)[:_LONGEST_REASON] if reason else None)
+    return usage.prompt_tokens, usage.completion_tokens, str(reason)[:_LONGEST_REASON] if reason else None

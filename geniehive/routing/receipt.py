@@ -20,7 +20,7 @@ from geniehive.routing.candidate import Candidate, Dropped, Resolution
 
 WHOLE_FLEET: Final = 128
 """Services of a cluster whose measurements are kept all together, by one reference."""
-MEASURED: Final = 16
+MEASURED: Final = 8
 """Candidates, the best ones, whose measurements are kept in a larger cluster."""
 LONGEST_NAME: Final = 200
 OUTCOMES: Final = ("open", "ok", "failed", "cut", "cancelled")
@@ -41,7 +41,7 @@ class Weighed(NamedTuple):
     reasons: tuple[str, ...] = ()
 
 
-class Decision(msgspec.Struct):
+class Decision(msgspec.Struct, gc=False):  # never part of a cycle
     """What a request was routed by: references to what was there at that moment.
 
     `measured` and `own` (requests that this gateway had open) are by service id; `weighed` is what the
@@ -77,7 +77,7 @@ def named(model: str) -> str:
     return model if len(model) <= LONGEST_NAME else model[:LONGEST_NAME]
 
 
-class Tried(msgspec.Struct):
+class Tried(msgspec.Struct, gc=False):
     """One attempt, written while it runs."""
 
     candidate: Candidate
@@ -97,7 +97,7 @@ class Tried(msgspec.Struct):
     finish_reason: str | None = None
 
 
-class Facts(msgspec.Struct):
+class Facts(msgspec.Struct, gc=False):
     """What was written down of one request; `ended` and `status` are None while it is open."""
 
     request_id: str
