@@ -61,7 +61,7 @@ def _costs(size: int) -> dict[str, float]:
 
     def tried(one: Exchange) -> None:
         attempt = one.attempt(ordered[0])
-        attempt.status, attempt.until, attempt.answered = 200, one.began, True
+        attempt.status, attempt.until, attempt.streamed = 200, one.began, True
         attempt.prompt_tokens, attempt.tokens, attempt.finish_reason = scanner.told
         attempt.answer_bytes += scanner.bytes
         attempt.outcome = "ok"

@@ -34,8 +34,7 @@ class Siblings:
         if self._own is None:
             yield
             return
-        self._own.unlink(missing_ok=True)  # of a predecessor that was killed
-        try:
+        try:  # a socket that a killed predecessor left is replaced
             server = await asyncio.start_unix_server(
                 lambda reader, writer: _serve(reader, writer, answer), self._own, limit=_LONGEST_QUESTION
             )

@@ -83,9 +83,9 @@ class Tried(msgspec.Struct, gc=False):
     candidate: Candidate
     began: float
     until: float | None = None
-    """When the wait for its first byte was over."""
-    answered: bool = False
-    """Whether that byte came."""
+    """When the wait was over: its stream began, its whole answer was there, or it had failed."""
+    streamed: bool = False
+    """Whether that was its first byte; when the first byte of a whole answer came, nobody knows."""
     outcome: str = "open"
     reason: str = ""
     """Why it failed, in our words."""
@@ -159,8 +159,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
     """Where the time went, in milliseconds; `first_byte_ms` and `total_ms` from the request's arrival.
 
-    `body_ms` is the wait for the client's body, `upstream_ms` the wait for engines until the answer
-    began, `overhead_ms` what the gateway itself took before it.
+    `body_ms` is the wait for the client's body, `upstream_ms` the wait for engines until a stream began
+    or a whole answer was there, `overhead_ms` what the gateway itself took before it.
     """
 
     body_ms: float
@@ -276,8 +276,7 @@ def _timings(facts: Facts) -> Timings:
 
 def _attempt(tried: Tried, facts: Facts) -> Attempt:
     service, asset, host = tried.candidate[:3]
-    over = tried.until if tried.until is not None and not tried.answered else facts.now
-    answered = tried.until is not None and tried.answered
+    over = facts.now if tried.until is None or tried.outcome != "failed" else tried.until
     reason = tried.reason or (facts.failure if tried.outcome in {"cut", "cancelled"} else "")
     return Attempt(
         service_id=service.service_id,
@@ -287,7 +286,7 @@ def _attempt(tried: Tried, facts: Facts) -> Attempt:
         outcome=tried.outcome,
         error=reason or None,
         status=tried.status,
-        first_byte_ms=_ms(tried.until - tried.began) if answered and tried.until is not None else None,
+        first_byte_ms=_ms(tried.until - tried.began) if tried.streamed and tried.until is not None else None,
         duration_ms=_ms(over - tried.began),
     )
 

@@ -92,7 +92,8 @@ async def test_a_failover_shows_two_attempts_with_the_reason_of_the_first():
         assert found["answer_bytes"] > 0
         spent = found["timings"]
         assert 0 < spent["overhead_ms"] < spent["total_ms"]
-        assert 0 < spent["upstream_ms"] <= spent["first_byte_ms"] <= spent["total_ms"]
+        assert 0 < spent["upstream_ms"] < spent["total_ms"]
+        assert spent["first_byte_ms"] is None  # a whole answer does not tell
         assert [each["service_id"] for each in found["candidates"]] == ["h1/s", "h2/s"]
 
 
@@ -139,7 +140,8 @@ async def test_a_request_is_open_until_its_stream_ended():
         (found,) = await listed(gw)
         assert (found["outcome"], found["status"], found["stream"]) == ("ok", 200, True)
         assert found["finish_reason"] == "stop"
-        assert found["timings"]["total_ms"] > 250
+        spent = found["timings"]
+        assert 0 < found["attempts"][0]["first_byte_ms"] < spent["first_byte_ms"] < spent["total_ms"] - 250
         assert found["answer_bytes"] > len(delta("a"))
 
 

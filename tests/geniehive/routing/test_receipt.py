@@ -119,7 +119,7 @@ def test_a_strategy_that_weighs_adds_score_signals_and_reasons():
 def test_a_failover_shows_both_attempts():
     made = decision(FLEET)
     bad = tried(made, 0, outcome="failed", reason="the engine failed with status 500", status=500)
-    good = tried(made, 1, began=100.4, until=100.9, answered=True, status=200, tokens=7, finish_reason="stop")
+    good = tried(made, 1, began=100.4, until=100.9, streamed=True, status=200, tokens=7, finish_reason="stop")
     found = receipt(facts(made, bad, good))
     first, second = found.attempts
     assert (first.service_id, first.outcome, first.status, first.error) == ("a", "failed", 500, bad.reason)
@@ -137,7 +137,7 @@ OUTCOMES = {
     "ok": ({}, {}, "ok", None),
     "all attempts failed": ({"status": 502}, {"outcome": "failed", "reason": "reset"}, "failed", "reset"),
     "failed after a comment line": ({"stream": True}, {"outcome": "failed", "reason": "reset"}, "failed", "reset"),
-    "cut": ({"stream": True, "failure": "it broke"}, {"outcome": "cut", "answered": True}, "cut", "it broke"),
+    "cut": ({"stream": True, "failure": "it broke"}, {"outcome": "cut", "streamed": True}, "cut", "it broke"),
     "the client left": ({"status": 499}, {"outcome": "cancelled"}, "cancelled", "the client went away"),
     "shut down": ({"status": 503, "failure": "shutting down"}, {"outcome": "cancelled"}, "failed", "shutting down"),
 }
