@@ -96,6 +96,8 @@ class GatewayConfig(Section, frozen=True, kw_only=True):
     """That running requests get at shutdown."""
     dropped_parameters: tuple[str, ...] = DEFAULT_DROPPED_PARAMETERS
     """Fields of JSON bodies (top level) and forms that engines never see from clients; policies may set them."""
+    receipts: Annotated[int, Meta(ge=0, le=100_000)] = 1000
+    """Finished requests whose receipts each worker keeps; 0 is none."""
 
 
 class ControlConfig(Section, frozen=True, kw_only=True):

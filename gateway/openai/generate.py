@@ -58,7 +58,7 @@ class Generate:
             body = parse(raw)
             shaping = shaper.of(body)
             stream = body.stream and operation in _STREAMED
-            candidates = self._router.candidates(body.model, operation)
+            candidates = self._router.candidates(body.model, operation, exchange)
             return await self._attempts.run(exchange, _plan(exchange, shaping, candidates, path, stream=stream))
 
         return handle

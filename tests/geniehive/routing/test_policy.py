@@ -193,6 +193,8 @@ def test_the_role_wins_on_prompts_and_the_asset_speaks_where_it_says_nothing():
     assert shaped(body, own, role(system_prompt="role"))["messages"][0]["content"] == "role\n\nC"
     nested = role(request_policy={"system_prompt": "role", "system_prompt_position": "replace"})
     assert shaped(body, own, nested)["messages"][0]["content"] == "role"
+    both = role(system_prompt="of prompts", request_policy={"system_prompt": "of requests"})
+    assert shaped(body, own, both)["messages"][0]["content"] == "of prompts\n\nC"
 
 
 def test_the_last_message_of_the_user_goes_into_the_template():
