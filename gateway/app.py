@@ -66,7 +66,7 @@ async def serve(config: Config, sock: socket.socket, *, stop: asyncio.Event, rea
         Upstream(connect_timeout_s=config.gateway.connect_timeout_s) as upstream,
     ):
         watching = tasks.create_task(watch.run())
-        cluster = ClusterViews(view, in_flight, channel, node_key)
+        cluster = ClusterViews(view, in_flight, channel, node_key, config)
         front = build_app(config, view, in_flight, upstream, cluster, spawner(tasks))
         await _listen(config, sock, front, stop, ready)
         watching.cancel()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from geniehive.cli import config_commands, daemons, exits, listings, orders, route, up, version
+from geniehive.cli import bench, config_commands, daemons, exits, listings, orders, route, up, version
 from geniehive.errors import GenieHiveError
 
 EPILOG = "Exit codes: 0 done, 1 failed, 2 usage or config, 3 control plane unreachable, 4 key refused, 5 not found."
@@ -24,6 +24,7 @@ daemons.register(app)
 listings.register(app)
 route.register(app)
 orders.register(app)
+bench.register(app)
 config_commands.register(app)
 version.register(app)
 
