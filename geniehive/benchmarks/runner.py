@@ -77,8 +77,8 @@ class Runner:
     async def run(self, workload: Workload, plan: Plan, done: Callable[[Outcome], None]) -> WorkloadResult:
         """One workload; `done` hears of each request that counts as it ends. Never raises for a failed request."""
         count = plan.requests or len(workload.cases)
-        for turn in range(plan.warmup):
-            await self._ask(workload, turn)
+        for _ in range(plan.warmup):
+            await self._ask(workload, 0, workload.warmup)
         places = asyncio.Semaphore(plan.concurrency)
 
         async def one(turn: int) -> Outcome:
@@ -99,7 +99,7 @@ class Runner:
         except httpx.HTTPError as error:
             raise unreachable(self._client, error) from error
 
-    async def _ask(self, workload: Workload, turn: int) -> Outcome:
+    async def _ask(self, workload: Workload, turn: int, case: Case | None = None) -> Outcome:
         number = turn % len(workload.cases)
         began = time.perf_counter()
         answered = Answered()
@@ -109,7 +109,7 @@ class Runner:
             answered = _who(headers)
 
         try:
-            outcome = await self._answer(workload, workload.cases[number], began, say)
+            outcome = await self._answer(workload, case or workload.cases[number], began, say)
         except Failed as error:
             return Outcome(case=number, answered=answered, error=str(error)[:_LONGEST_ERROR])
         except httpx.HTTPError as error:

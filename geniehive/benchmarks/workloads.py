@@ -60,6 +60,16 @@ class Workload:
     max_tokens: int = 128
     """Most tokens that a chat answer may have."""
 
+    @property
+    def warmup(self) -> Case:
+        """What is asked before anything counts: it loads the model, and leaves no case's prompt in a cache."""
+        first = self.cases[0]
+        return (
+            Chat(user="Say OK.", judge=partial(judge.facts, needed=(), most_words=9))
+            if isinstance(first, Chat)
+            else first
+        )
+
 
 _REASONING = "Think briefly if you must, then give the answer alone on the last line."
 _PUZZLES: Final = (
@@ -101,17 +111,21 @@ _NOTES = (
     "On day {day} the weather at the station was calm, the pump in hall {hall} ran for {hours} hours, and the crew "
     "of {crew} logged {count} readings without anything worth a remark."
 )
-_CODE = "amber-417"
+_CODES: Final = ("amber-417", "cobalt-962", "ivory-305", "umber-748")
+_COUNTS: Final = ((1, 60), (101, 160), (201, 260), (31, 90))
 
 
-def _long_text(days: int) -> str:
-    """A dull log of about 33 words a day, with one line that matters past its middle."""
+def _long_text(code: str, days: int) -> str:
+    """A dull log of about 33 words a day, with one line that matters past its middle.
+
+    Each log begins differently, so that no prompt finds another one's prefix in an engine's cache.
+    """
     lines = [
         _NOTES.format(day=day, hall=day % 7 + 1, hours=day * 5 % 23 + 1, crew=day % 5 + 3, count=day * 37 % 900)
         for day in range(1, days + 1)
     ]
-    lines.insert(days * 5 // 8, f"The code of the safe was changed to {_CODE} on this day.")
-    return "\n".join(lines)
+    lines.insert(days * 5 // 8, f"The code of the safe was changed to {code} on this day.")
+    return "\n".join([f"Log {code[::-1]} of the station.", *lines])
 
 
 def tone(seconds: float, hertz: float = 440.0, rate: int = 16_000) -> bytes:
@@ -149,13 +163,19 @@ def builtin() -> Mapping[str, Workload]:
         Chat(user=question, system=_SHOP, judge=partial(judge.facts, needed=needed, most_words=45))
         for question, needed in _TICKETS
     )
-    needle = Chat(
-        user=f"{_long_text(90)}\n\nWhat is the code of the safe? Answer with the code alone.",
-        judge=partial(judge.facts, needed=(_CODE,), most_words=20),
+    needles = tuple(
+        Chat(
+            user=f"{_long_text(code, 90)}\n\nWhat is the code of the safe? Answer with the code alone.",
+            judge=partial(judge.facts, needed=(code,), most_words=20),
+        )
+        for code in _CODES
     )
-    count = Chat(
-        user="Count from 1 to 60, separated by spaces, with nothing else.",
-        judge=partial(judge.sequence, first=1, last=60),
+    counts = tuple(
+        Chat(
+            user=f"Count from {first} to {last}, separated by spaces, with nothing else.",
+            judge=partial(judge.sequence, first=first, last=last),
+        )
+        for first, last in _COUNTS
     )
     workloads = (
         Workload(
@@ -175,14 +195,14 @@ def builtin() -> Mapping[str, Workload]:
             name="chat.long_prompt",
             operation=Operation.CHAT,
             about="about 4,000 tokens of prompt with one fact to find: prefill",
-            cases=(needle,),
+            cases=needles,
             max_tokens=32,
         ),
         Workload(
             name="chat.streaming",
             operation=Operation.CHAT,
             about="a long answer, streamed: decoding",
-            cases=(count,),
+            cases=counts,
             max_tokens=256,
         ),
         Workload(
@@ -191,7 +211,7 @@ def builtin() -> Mapping[str, Workload]:
             about="three texts a request; the two that mean the same must be closer",
             cases=tuple(Embed(anchor=anchor, near=near, far=far) for anchor, near, far in _TRIPLES),
         ),
-        transcription((Clip(wav=tone(5.0)),)),
+        transcription(tuple(Clip(wav=tone(5.0, hertz)) for hertz in (330.0, 440.0, 550.0, 660.0))),
     )
     return {each.name: each for each in workloads}
 
