@@ -69,5 +69,5 @@ def test_workloads_are_chosen_by_name_or_by_what_their_names_begin_with():
     assert [each.name for each in chosen(["chat.streaming"])] == ["chat.streaming"]
     assert [each.name for each in chosen(["embeddings.", "embeddings.similarity"])] == ["embeddings.similarity"]
     assert len(chosen(["chat."])) == 4
-    with pytest.raises(NotFound, match="no workload 'chat'; there are: chat.short_reasoning"):
+    with pytest.raises(NotFound, match=r"no workload 'chat'; there are: chat\.short_reasoning"):
         chosen(["chat"])
