@@ -132,8 +132,9 @@ class Attempts:
             with self._in_flight.guard(service_id) as guard:
                 try:
                     begun = await self._begin(exchange, plan, candidate)
-                    exchange.first_byte = exchange.now()
-                    guard.first_byte()
+                    if begun.scanner is not None:  # when the first token of a whole body was there, nobody knows
+                        exchange.first_byte = exchange.now()
+                        guard.first_byte()
                     await comments.stop()
                     try:
                         response, well = await self._deliver(exchange, begun)

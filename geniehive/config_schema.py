@@ -24,7 +24,7 @@ _PLAIN = {int: "a whole number", float: "a number", str: "a string", bool: "true
 
 
 def check(value: Any, kind: Any, path: Path, fail: Fail) -> Any:
-    """The value, with empty sections and lists filled in, if it fits the type; else raises what `fail` makes of the problem."""
+    """The value, empty sections and lists filled in, if it fits; else raises what `fail` makes of the problem."""
     inner = _without_none(kind)
     if value is None and inner is not kind:
         return None

@@ -91,8 +91,12 @@ class CommandKind(StrEnum):
     PROBE = "probe"
 
 
-class Resource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Base of all values here: frozen, compared by content, encodable as JSON and YAML."""
+class Resource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of all values here: frozen, compared by content, encodable as JSON and YAML.
+
+    Fields that this version does not know are passed over: a record of a later version can be read.
+    Files that people write are checked for unknown keys by `geniehive.config_schema`.
+    """
 
 
 class Gpu(Resource, frozen=True, kw_only=True):

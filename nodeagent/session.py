@@ -82,7 +82,7 @@ class Session:
         self._give_up = asyncio.Event()
         self._reason = ""
         self._welcomed_at: float | None = None
-        self._said: tuple[str, float] = ("", 0.0)
+        self._said: dict[str, float] = {}
         self.reconnects = 0
 
     # --- for the loop --------------------------------------------------------------------------
@@ -186,18 +186,18 @@ class Session:
         if self._welcomed_at is None:
             _log.info("connected to the control plane at %s as host %s", address, self._dialling.host_id)
             self._welcomed_at = asyncio.get_running_loop().time()
-        self._said = ("", 0.0)
+        self._said.clear()
         _log.debug("session %s, term %d", welcome.session_id, welcome.epoch)
 
     def _report(self, address: str, ending: Ending) -> None:
         """One line for a new trouble, and a reminder every minute while it lasts."""
-        words = trouble(address, ending)
-        before, at = self._said
+        # Not by its words: gRPC's own differ from try to try. Addresses take turns, so each has its own memory.
+        kind = f"{address} {ending.code} {ending.welcomed_s is None}"
         now = asyncio.get_running_loop().time()
-        if words == before and now - at < REMIND_S:
+        if now - self._said.get(kind, -REMIND_S) < REMIND_S:
             return
-        self._said = (words, now)
-        _log.warning("%s", words)
+        self._said[kind] = now
+        _log.warning("%s", trouble(address, ending))
 
 
 def trouble(address: str, ending: Ending) -> str:

@@ -55,9 +55,13 @@ def samples_in(raw: bytes) -> tuple[BenchmarkSample, ...]:
 
 
 def _sample(position: int, item: Any) -> BenchmarkSample:
+    if isinstance(item, dict):
+        if unknown := sorted(item.keys() - set(BenchmarkSample.__struct_fields__)):
+            raise InvalidRequest(
+                f"samples[{position}]: unknown field `{unknown[0][:64]}`; nothing was stored", param="samples"
+            )
+        item = {"sample_id": "", **item}
     try:
-        if isinstance(item, dict):
-            item = {"sample_id": "", **item}
         return msgspec.convert(item, BenchmarkSample)
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"samples[{position}]: {error}; nothing was stored", param="samples") from None

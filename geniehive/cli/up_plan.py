@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from geniehive.config import Config, RuntimeConfig, ServiceConfig
+from geniehive.config import Config, GatewayConfig, RuntimeConfig, ServiceConfig
 from geniehive.config_check import is_loopback, parse_address
 from geniehive.config_load import PREFIX, LoadedConfig
 from geniehive.errors import ConfigError
@@ -78,7 +78,8 @@ def default_state_dir(port: int | None, environ: Mapping[str, str]) -> Path:
 
 def with_embedded(plan: Plan, model: Path | None) -> Plan:
     """The plan with the embedded llama.cpp as one more managed service; None is the tiny generated model."""
-    endpoint = f"http://127.0.0.1:{_usable('127.0.0.1', EMBEDDED_PORT) or free_port('127.0.0.1')}"
+    usual = plan.config.gateway.port == GatewayConfig().port and _usable("127.0.0.1", EMBEDDED_PORT)
+    endpoint = f"http://127.0.0.1:{usual or free_port('127.0.0.1')}"
     taken = {service.service_id for service in plan.config.services}
     host = plan.config.node.host_id or socket.gethostname() or "localhost"
     name = next(

@@ -152,3 +152,13 @@ async def test_gzip_from_an_engine_is_decoded():
         found = await http.post(gw.url + "/v1/chat/completions", json=ASK)
         assert found.json() == {"choices": []}
         assert "content-encoding" not in found.headers
+
+
+async def test_a_whole_answer_tells_its_latency_and_no_time_to_first_token():
+    async with upstream((completion("good"), KEEP)) as engine, gateway(engine.url) as gw, httpx.AsyncClient() as http:
+        body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+        assert (await http.post(f"{gw.url}/v1/chat/completions", json=body)).status_code == 200
+        (traffic,) = gw.in_flight.report(gw.view.table.shape.services)
+    assert traffic.latency_seconds is not None
+    assert traffic.ttft_seconds is None
+    assert traffic.tokens_per_second is None

@@ -60,7 +60,7 @@ def cluster(tmp_path_factory):
     (folder / "roles.yaml").write_text("roles: [{role_id: fast, routing_policy: {assets: [qwen3-8b]}}]")
     config = folder / "control.yaml"
     config.write_text(
-        f"control: {{listen: '127.0.0.1:0'}}\n"
+        f"control: {{listen: '127.0.0.1:0', lease_ttl_s: 600}}\n"
         f"storage: {{url: 'sqlite+aiosqlite:///{folder}/db.sqlite3'}}\n"
         f"auth: {{node_api_keys: [node-key], admin_api_keys: [admin-key]}}\n"
         f"roles_path: roles.yaml\n"
