@@ -9,7 +9,7 @@ an event that has to be stored is applied.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import assert_never
 
@@ -20,6 +20,7 @@ from controlplane.benchmark_book import BenchmarkBook
 from controlplane.commands import CommandBook, has_ended, moved
 from controlplane.events import Change, Delete, Effect, Instant, Kind, Persist, Put, RejectReason, SendToNode
 from controlplane.fleet import Fleet, durable_host
+from controlplane.health import Ended
 from controlplane.leases import LeaseTable, LeaseTerms
 from controlplane.news import News
 from controlplane.sessions import Session, SessionTable, fenced
@@ -454,24 +455,23 @@ class ClusterState:
             case ev.GatewayConnected():
                 moved_services = self._traffic.connect(event.stream_id, event.gateway_id)
             case ev.TrafficReported():
-                self._judge_traffic(event, now, news)
+                ended = self._traffic.ended(event.stream_id, event.services)
                 moved_services = self._traffic.report(event.stream_id, event.services)
+                self._judge_traffic(ended, now, news)
             case ev.GatewayGone():
                 moved_services = self._traffic.disconnect(event.stream_id)
         self._fleet.merge(moved_services, self._traffic)
         self._book.touch(services=set(moved_services))
         return self._publish(news, now)
 
-    def _judge_traffic(self, event: ev.TrafficReported, now: Instant, news: News) -> None:
+    def _judge_traffic(self, ended: Mapping[str, tuple[int, int]], now: Instant, news: News) -> None:
         """Passive health: what requests that ended say about the services that they were for."""
-        ended = self._traffic.ended(event.stream_id, event.services)
-        verdicts = self._fleet.verdicts
-        moved_services = {
-            key
-            for key, told in self._fleet.told_health(ended).items()
-            if verdicts.traffic(key, told, *ended[key], now.monotonic)
-        }
-        self._weigh(moved_services, news)
+        verdicts, differ = self._fleet.verdicts, set()
+        for key, told in self._fleet.told_health(ended).items():
+            what = Ended(*ended[key], busy=self._traffic.open(key) > 0)
+            if verdicts.traffic(key, told, what, now.monotonic):
+                differ.add(key)
+        self._weigh(differ, news)
 
     def _measured_from_outside(self, event: ev.SamplesStored | ev.ProbesEnded, now: Instant) -> list[Effect]:
         news = News()

@@ -5,9 +5,10 @@ The node agent looks at its engines every few seconds and is believed. Two other
 * The prober, which asks from here. A probe that answers differently from the node's word counts instead
   of it: at once if it is better, after `PROBES_IN_A_ROW` of them if it is worse.
 * Traffic. `FAILURES_IN_A_ROW` requests that a service failed, over at least `FAILING_FOR_S`, with no
-  success between them, make it unhealthy, whatever node and probes say. After `EJECTED_S` it is let back
-  for a trial: one success forgets everything, one failure more ejects it again for twice as long, up to
-  `EJECTED_AT_MOST_S`.
+  success between them, make it unhealthy, whatever node and probes say. One that had requests open all
+  the while may merely be full, and refuse what comes on top: it has to fail for `FAILING_BUSY_FOR_S`.
+  After `EJECTED_S` it is let back for a trial: one success forgets everything, one failure more ejects
+  it again for twice as long, up to `EJECTED_AT_MOST_S`.
 
 Both end when the node agent's own word changes: then it has seen something that they have not.
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from controlplane.events import Finding
 from geniehive.resources import Health, HealthStatus
@@ -24,6 +25,7 @@ from geniehive.resources import Health, HealthStatus
 PROBES_IN_A_ROW: Final = 2
 FAILURES_IN_A_ROW: Final = 5
 FAILING_FOR_S: Final = 2.0
+FAILING_BUSY_FOR_S: Final = 30.0
 EJECTED_S: Final = 5.0
 EJECTED_AT_MOST_S: Final = 60.0
 
@@ -31,6 +33,14 @@ EJECTED_AT_MOST_S: Final = 60.0
 SUSPECT_FROM: Final = 4
 
 _RANK: Final = {HealthStatus.UNHEALTHY: 0, HealthStatus.LOADING: 1, HealthStatus.UNKNOWN: 2, HealthStatus.HEALTHY: 3}
+
+
+class Ended(NamedTuple):
+    """Requests of a service that ended well and that failed; `busy` is whether others are still open there."""
+
+    succeeded: int
+    failed: int
+    busy: bool = False
 
 
 @dataclass(slots=True)
@@ -42,6 +52,7 @@ class _Case:
     bad_probes: int = 0
     failures: int = 0
     failing_since: float = 0.0
+    busy: bool = True  # whether it had requests open in every report of this row of failures
     ejections: int = 0
     ejected_until: float | None = None
 
@@ -93,8 +104,9 @@ class HealthBook:
 
     # --- traffic ---
 
-    def traffic(self, service_id: str, told: Health, succeeded: int, failed: int, now: float) -> bool:
-        """Requests ended since the last report; whether the service's health may differ now."""
+    def traffic(self, service_id: str, told: Health, ended: Ended, now: float) -> bool:
+        """Take what ended since the last report; whether the service's health may differ now."""
+        succeeded, failed, busy = ended
         if succeeded:
             case = self._cases.get(service_id)
             if case is None or not case.failures:
@@ -105,9 +117,11 @@ class HealthBook:
         if not failed:
             return False
         case = self._case(service_id, told.status)
-        case.failing_since = case.failing_since if case.failures else now
+        if not case.failures:
+            case.failing_since, case.busy = now, True
         case.failures += failed
-        if case.ejected_until is not None or not self._hopeless(case, now):
+        case.busy = case.busy and busy
+        if case.ejected_until is not None or not _hopeless(case, now):
             return False
         case.ejected_until = now + min(EJECTED_S * 2**case.ejections, EJECTED_AT_MOST_S)
         case.ejections += 1
@@ -120,16 +134,19 @@ class HealthBook:
             self._cases[key].ejected_until = None
         return frozenset(due)
 
-    def _hopeless(self, case: _Case, now: float) -> bool:
-        """Whether it failed too often; one that was let back for a trial has no second one."""
-        return case.ejections > 0 or (case.failures >= FAILURES_IN_A_ROW and now - case.failing_since >= FAILING_FOR_S)
-
     def _case(self, service_id: str, told: HealthStatus) -> _Case:
         """The case of a service, as of what its node told."""
         case = self._cases.get(service_id)
         if case is None or case.told is not told:
             case = self._cases[service_id] = _Case(told)
         return case
+
+
+def _hopeless(case: _Case, now: float) -> bool:
+    """Whether it failed too often for too long; one that was let back for a trial has no second one."""
+    patience = FAILING_BUSY_FOR_S if case.busy else FAILING_FOR_S
+    lasting = now - case.failing_since >= patience
+    return lasting and (case.ejections > 0 or case.failures >= FAILURES_IN_A_ROW)
 
 
 def _suspicious(findings: Mapping[str, Finding]) -> bool:

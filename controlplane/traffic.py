@@ -77,6 +77,10 @@ class TrafficTable:
         """Drop what was seen of a service that is gone."""
         self._seen.discard(service_id)
 
+    def open(self, service_id: str) -> int:
+        """Requests that all gateways together have open to a service."""
+        return sum(one.in_flight for s in self._streams.values() if (one := s.services.get(service_id)) is not None)
+
     def merge(self, service_id: str, observed: Observed) -> Observed:
         """The engine's measurements with the gateways' in-flight, and theirs where the engine told nothing."""
         if service_id not in self._seen:

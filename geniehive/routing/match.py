@@ -85,7 +85,7 @@ def match(
         best = _best(table, name, task, share, weights, in_flight or {})
         if best is None or (not shared and not best[1].signals.get("workload_overlap")):
             continue
-        matches.append(Match(kind, name, best[0], _with_text(best[1], share, shared)))
+        matches.append(Match(kind, name, best[0], _with_words(best[1], shared)))
     return sorted(matches, key=lambda each: (-each.score.value, each.kind, each.name))
 
 
@@ -129,9 +129,9 @@ def _overlap(texts: list[frozenset[str]], own: frozenset[str]) -> tuple[float, f
     return max(scored, key=lambda each: each[0], default=(0.0, frozenset()))
 
 
-def _with_text(found: Score, share: float, shared: frozenset[str]) -> Score:
+def _with_words(found: Score, shared: frozenset[str]) -> Score:
     reasons = (f"shares the words {', '.join(sorted(shared))}", *found.reasons) if shared else found.reasons
-    return found._replace(signals={"text_overlap": share, **found.signals}, reasons=reasons)
+    return found._replace(reasons=reasons)
 
 
 def _best(

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.events import Finding
-from controlplane.health import EJECTED_AT_MOST_S, EJECTED_S, HealthBook
+from controlplane.health import EJECTED_AT_MOST_S, EJECTED_S, Ended, HealthBook
 from geniehive.resources import Health, HealthStatus
 
 GOOD = Health(status=HealthStatus.HEALTHY)
@@ -21,7 +21,7 @@ def probed(book, finding, told=GOOD, times=1):
 
 def failing(book, told=GOOD, times=5, start=0.0, step=1.0):
     for n in range(times):
-        book.traffic("s", told, 0, 1, start + n * step)
+        book.traffic("s", told, Ended(0, 1), start + n * step)
     return book.weigh("s", told)
 
 
@@ -86,10 +86,26 @@ def test_failures_in_a_row_over_some_time_eject_and_time_lets_back():
     assert book.weigh("s", GOOD) == GOOD
 
 
+def test_one_that_has_requests_open_may_be_full_and_gets_more_time():
+    book = HealthBook()
+    for n in range(30):
+        book.traffic("s", GOOD, Ended(0, 1, busy=True), float(n))
+        assert book.weigh("s", GOOD) == GOOD
+    book.traffic("s", GOOD, Ended(0, 1, busy=True), 30.0)
+    assert book.weigh("s", GOOD).status is HealthStatus.UNHEALTHY
+
+
+def test_one_that_was_seen_idle_between_its_failures_is_not_full():
+    book = HealthBook()
+    for n in range(5):
+        book.traffic("s", GOOD, Ended(0, 1, busy=n != 2), float(n))
+    assert book.weigh("s", GOOD).status is HealthStatus.UNHEALTHY
+
+
 def test_one_success_between_begins_the_count_anew():
     book = HealthBook()
     failing(book, times=4)
-    book.traffic("s", GOOD, 1, 0, 4.0)
+    book.traffic("s", GOOD, Ended(1, 0), 4.0)
     assert failing(book, times=4, start=5.0) == GOOD
 
 
@@ -102,9 +118,9 @@ def test_a_failed_trial_ejects_for_twice_as_long_up_to_a_limit_and_a_success_for
         while not book.expire(now):
             now += 0.5
         lasted.append(now - began)
-        assert book.traffic("s", GOOD, 0, 1, now)
+        assert book.traffic("s", GOOD, Ended(0, 1), now)
     assert lasted == [EJECTED_S, 10, 20, 40, EJECTED_AT_MOST_S, EJECTED_AT_MOST_S]
-    assert book.traffic("s", GOOD, 1, 0, now)
+    assert book.traffic("s", GOOD, Ended(1, 0), now)
     assert book.weigh("s", GOOD) == GOOD
     assert failing(book, times=4, start=now) == GOOD
 
@@ -130,10 +146,10 @@ def test_a_service_that_answers_well_now_and_then_is_never_ejected(reports):
     for n, (well, failed) in enumerate(reports):
         run = 0 if well else run + failed
         if run >= 5:
-            book.traffic("s", GOOD, 1, 0, float(n))
+            book.traffic("s", GOOD, Ended(1, 0), float(n))
             run = 0
             continue
-        book.traffic("s", GOOD, well, failed, float(n))
+        book.traffic("s", GOOD, Ended(well, failed), float(n))
         assert book.weigh("s", GOOD) == GOOD
 
 

@@ -111,6 +111,7 @@ async def test_failing_traffic_ejects_and_a_success_brings_back(upstream, tmp_pa
 
         async def ejected():
             await chat(made)
+            await asyncio.sleep(0.1)  # a client's pause: a service that always has requests open may merely be full
             found = await made.seen("atlas/one")
             return found if found["health"]["status"] == "unhealthy" else None
 

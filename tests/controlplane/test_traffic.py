@@ -18,6 +18,7 @@ def test_in_flight_is_the_sum_and_a_gateway_that_is_gone_counts_nothing() -> Non
         table.connect(stream, f"gateway-{stream}")
         table.report(stream, [traffic(in_flight=open_now)])
     assert table.merge("s", Observed()).in_flight == 7
+    assert table.open("s") == 7
     assert table.disconnect("2") == {"s"}
     assert table.merge("s", Observed()).in_flight == 2
     table.disconnect("1")
