@@ -11,9 +11,11 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Final
 
 from controlplane.auth import Gatekeeper
+from controlplane.benchmark_book import RESTORED
 from controlplane.benchmarks import BenchmarkService
 from controlplane.cluster import ClusterState
 from controlplane.events import Instant
@@ -21,6 +23,7 @@ from controlplane.leases import LeaseTerms
 from controlplane.loop import ControlLoop
 from controlplane.node_sessions import NodeSessions
 from controlplane.operator import ClusterService
+from controlplane.prober import Prober
 from controlplane.roles import RoleCatalogue
 from controlplane.server import ControlServer, Servicers, check_address
 from controlplane.store.sql_store import SqlStore
@@ -70,7 +73,9 @@ async def _run(config: Config, stop: asyncio.Event, ready: Callable[[str], None]
                 following = tasks.create_task(catalogue.follow(loop, reload))
                 try:
                     ready(server.address)
+                    probing = tasks.create_task(_prober(config, loop).run())
                     await stop.wait()
+                    probing.cancel()
                 finally:
                     following.cancel()
                     _log.info("the control plane is stopping")
@@ -98,17 +103,24 @@ async def _restore(config: Config, store: SqlStore, clock: Clock) -> ClusterStat
     )
     # Not below the wall clock: gateways ignore older terms, and a database that was wiped begins again at 1.
     epoch = await store.next_epoch(at_least=clock.unix_ms() // 1000)
-    registry = await store.load()
+    registry = replace(await store.load(), samples=await store.list_samples("", "", RESTORED))
     _log.info("term %d: %d hosts and %d services restored", epoch, len(registry.hosts), len(registry.services))
     return ClusterState(terms, epoch, registry, Instant(clock.monotonic(), clock.unix_ms()))
+
+
+def _prober(config: Config, loop: ControlLoop) -> Prober:
+    routing = config.routing
+    return Prober(
+        lambda: loop.snapshot, loop.post, interval_s=routing.probe_interval_s, timeout_s=routing.probe_timeout_s
+    )
 
 
 async def _start_server(config: Config, loop: ControlLoop, store: SqlStore, clock: Clock) -> ControlServer:
     servicers = Servicers(
         node=NodeSessions(loop),
         routing=RoutingWatch(loop),
-        cluster=ClusterService(loop, clock, default_strategy=config.routing.default_strategy),
-        benchmarks=BenchmarkService(store, lambda: loop.snapshot, clock),
+        cluster=ClusterService(loop, clock, routing=config.routing),
+        benchmarks=BenchmarkService(store, loop, clock),
     )
     return await ControlServer.start(
         servicers,

@@ -22,6 +22,7 @@ from geniehive.resources import (
     BenchmarkSample,
     Command,
     CommandState,
+    HealthStatus,
     Host,
     HostObserved,
     Observed,
@@ -102,6 +103,7 @@ class Registry:
     services: Sequence[Service] = ()
     roles: Sequence[Role] = ()
     commands: Sequence[Command] = ()
+    samples: Sequence[BenchmarkSample] = ()
 
 
 class Store(Protocol):
@@ -237,6 +239,30 @@ class RolesRefused:
     reason: str
 
 
+# --- events: from benchmarks and probes --------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SamplesStored:
+    """Benchmark samples are stored; from now on they count."""
+
+    samples: tuple[BenchmarkSample, ...]
+
+
+class Finding(NamedTuple):
+    """What one probe found. `status` None says nothing about the service's health."""
+
+    status: HealthStatus | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbesEnded:
+    """A round of probes is over: what each service was found to be, by id."""
+
+    findings: Mapping[str, Finding]
+
+
 # --- events: from the loop itself --------------------------------------------------------------
 
 
@@ -292,6 +318,8 @@ Event = (
     | GatewayConnected
     | TrafficReported
     | GatewayGone
+    | SamplesStored
+    | ProbesEnded
     | Tick
     | ObservedDue
     | Persisted

@@ -18,6 +18,7 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(gt=0)]
 SecondsOrOff = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=1)]
+Weight = Annotated[float, Meta(ge=0, le=1000)]
 
 DiscoverProtocol = Literal[
     "auto",
@@ -149,6 +150,25 @@ class AuthConfig(Section, frozen=True, kw_only=True):
     """For operators: everything that the others may, and orders to the cluster."""
 
 
+class WeightsConfig(Section, frozen=True, kw_only=True):
+    """How much each signal counts in scores (`geniehive route match`): shares of their sum; 0 leaves one out."""
+
+    text: Weight = 4
+    """Words that the task shares with the role's or the service's own texts."""
+    family: Weight = 1
+    """How early the model's family stands in the role's preferred_families."""
+    loaded: Weight = 1
+    """Whether the model is in memory."""
+    latency: Weight = 1
+    """Time to first token."""
+    throughput: Weight = 1
+    """Generated tokens a second."""
+    queue: Weight = 1
+    """Requests that are there already."""
+    benchmark: Weight = 2
+    """Quality in benchmarks that resemble the task."""
+
+
 class RoutingConfig(Section, frozen=True, kw_only=True):
     """How services are chosen."""
 
@@ -157,9 +177,11 @@ class RoutingConfig(Section, frozen=True, kw_only=True):
     health_stale_after_s: Seconds = 30
     """Age after which a measured value no longer counts."""
     probe_interval_s: SecondsOrOff = 0
-    """Between probes that the gateway makes itself; 0 is none."""
+    """Between probes of each service that the control plane makes itself; 0 is none."""
     probe_timeout_s: Seconds = 5
     """For one such probe."""
+    weights: WeightsConfig = WeightsConfig()
+    """How much each signal counts in scores."""
 
 
 class NodeConfig(Section, frozen=True, kw_only=True):
