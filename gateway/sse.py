@@ -41,6 +41,7 @@ class Usage(msgspec.Struct):
     """What a request cost, as far as it is told."""
 
     completion_tokens: int | None = None
+    prompt_tokens: int | None = None
 
 
 class _Event(msgspec.Struct):
@@ -53,10 +54,15 @@ class _Event(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_Event)
+_LONGEST_REASON = 64
 _EMPTY = frozenset({b"null", b'""', b"[]"})
 _NO_ERROR = frozenset({b"", b"null"})
 _ERROR_TYPES = frozenset({"error", "response.failed"})
 _LAST_TYPES = frozenset({"transcript.text.done", "response.completed", "response.incomplete"})
+
+
+Told = tuple[int | None, int | None, str | None]
+"""What an answer tells of itself: tokens of the prompt, generated tokens, why it stopped; None where it does not."""
 
 
 class SseScanner:
@@ -75,8 +81,19 @@ class SseScanner:
         """The data of the first error event; it is not passed on, and what follows it is dropped."""
         self.tokens: int | None = None
         """Generated tokens, where the engine told."""
+        self.prompt_tokens: int | None = None
+        """Tokens of the prompt, where the engine told."""
+        self.finish_reason: str | None = None
+        """Why the engine stopped, where it said so."""
+        self.bytes = 0
+        """Of the stream, as it came."""
         self._held = bytearray()
         self._max_event_bytes = max_event_bytes
+
+    @property
+    def told(self) -> Told:
+        """What the stream has told of itself so far."""
+        return self.prompt_tokens, self.tokens, self.finish_reason
 
     @property
     def over(self) -> bool:
@@ -90,6 +107,7 @@ class SseScanner:
 
     def feed(self, chunk: bytes) -> bytes:
         """The bytes that may go on now. Raises UpstreamUnavailable for an event beyond the bound."""
+        self.bytes += len(chunk)
         if self.over:
             return b""
         held = self._held
@@ -155,12 +173,15 @@ class SseScanner:
             return False
         if seen.usage is not None and seen.usage.completion_tokens is not None:
             self.tokens = seen.usage.completion_tokens
+        if seen.usage is not None and seen.usage.prompt_tokens is not None:
+            self.prompt_tokens = seen.usage.prompt_tokens
         if seen.type is not None:
             self.content = True
             self.finished = self.finished or seen.type in _LAST_TYPES
         for choice in seen.choices or ():
             if choice.finish_reason:
                 self.finished = self.content = True
+                self.finish_reason = str(choice.finish_reason)[:_LONGEST_REASON]
             elif not self.content:
                 self.content = bool(choice.text) or _speaks(choice.delta)
         return True
@@ -196,17 +217,24 @@ def _data(event: bytes) -> bytes | None:
     return b"\n".join(lines) if lines else None
 
 
+class _Ended(msgspec.Struct):
+    finish_reason: Any = None
+
+
 class _Body(msgspec.Struct):
     usage: Usage | None = None
+    choices: list[_Ended] | None = None
 
 
 _body_decoder = msgspec.json.Decoder(_Body)
 
 
-def tokens_in(body: bytes) -> int | None:
-    """Generated tokens that an answer without a stream tells of; None if it does not."""
+def told_in(body: bytes) -> Told:
+    """What an answer without a stream tells of itself."""
     try:
-        usage = _body_decoder.decode(body).usage
+        seen = _body_decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return None if usage is None else usage.completion_tokens
+        return None, None, None
+    usage = seen.usage or Usage()
+    reason = seen.choices[0].finish_reason if seen.choices else None
+    return usage.prompt_tokens, usage.completion_tokens, str(reason)[:_LONGEST_REASON] if reason else None

@@ -77,6 +77,8 @@ class GatewayConfig(Section, frozen=True, kw_only=True):
     """Between comment lines in a waiting stream; 0 is none."""
     drain_timeout_s: SecondsOrOff = 30
     """That running requests get at shutdown."""
+    receipts: Annotated[int, Meta(ge=0, le=100_000)] = 1000
+    """Finished requests whose receipts each worker keeps; 0 is none."""
 
 
 class ControlConfig(Section, frozen=True, kw_only=True):

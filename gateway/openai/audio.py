@@ -197,7 +197,7 @@ class Audio:
         model = text_of(upload.fields, "model")
         if not model:
             raise InvalidRequest("`model` is missing; GET /v1/models lists what can be asked for", param="model")
-        candidates = self._router.candidates(model, operation)
+        candidates = self._router.candidates(model, operation, exchange)
         boundary = b"geniehive-" + secrets.token_hex(16).encode()
         headers = engine_headers(exchange, f"multipart/form-data; boundary={boundary.decode()}", "*/*")
 

@@ -53,7 +53,7 @@ class Generate:
         async def handle(exchange: Exchange) -> web.StreamResponse:
             raw = await read_json(exchange, cap=self._limits.max_body_bytes, timeout_s=self._limits.body_timeout_s)
             body = parse(raw)
-            candidates = self._router.candidates(body.model, operation)
+            candidates = self._router.candidates(body.model, operation, exchange)
             return await self._attempts.run(exchange, _plan(exchange, body, candidates, operation, path))
 
         return handle

@@ -6,6 +6,7 @@ import asyncio
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from controlplane.events import ProbesEnded
 from controlplane.prober import Prober, probe
@@ -46,6 +47,23 @@ async def test_a_probe_waits_no_longer_than_it_may():
     assert (found.status, found.reason) == (HealthStatus.UNHEALTHY, "no answer within 0.05 s")
     done.set()
     server.close()
+
+
+async def test_a_redirect_is_not_followed():
+    asked = []
+
+    async def redirect(request):
+        asked.append(request.path)
+        raise web.HTTPFound("/elsewhere")
+
+    app = web.Application()
+    app.router.add_get("/{path}", redirect)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    found = await ask(f"http://127.0.0.1:{runner.addresses[0][1]}/here")
+    await runner.cleanup()
+    assert (found.status, asked) == (None, ["/here"])
 
 
 async def test_an_interval_of_zero_is_off():

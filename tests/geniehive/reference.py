@@ -40,6 +40,7 @@ WHAT_TO_DO = {
     "Overloaded": "try again after `Retry-After`",
     "StoreError": "look at the control plane's log: disk full, database locked or damaged",
     "ControlPlaneUnreachable": "start the control plane, or correct `control_plane.address`",
+    "GatewayUnreachable": "start the gateway, or say where it is: `--gateway URL`",
     "InternalError": "a defect of ours: please report it with the `x-request-id`",
     "GenieHiveError": "a defect of ours: please report it with the `x-request-id`",
 }
