@@ -21,6 +21,7 @@ PAGES = [
     "command",
     "benchmarks",
     "probes",
+    "performance",
 ]
 
 
