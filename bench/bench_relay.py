@@ -17,7 +17,7 @@ from statistics import median
 from typing import Any
 
 from kit import load, native, peers, report
-from kit.processes import BenchError, Cores, Processes
+from kit.processes import BenchError, Cores, Processes, Program
 from kit.stack import MODEL, service, start_stack, start_upstream
 
 GATEWAY, UPSTREAM, NGINX, AIOHTTP = "GenieHive gateway", "upstream itself", "nginx", "plain aiohttp"
@@ -31,10 +31,10 @@ class Tested:
 
     name: str
     start: Callable[[Processes, int, Sequence[int]], int]
+    process: str
     many: list[dict[str, Any]] = field(default_factory=list)
     one: list[dict[str, Any]] = field(default_factory=list)
     streams: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
-    rss_bytes: dict[str, int] = field(default_factory=dict)
     skipped: str = ""
 
     def chat(self, which: str, key: str) -> float | None:
@@ -61,8 +61,9 @@ def main() -> int:
             for each in tested:
                 if each.name in ports:
                     print(f"round {turn + 1} of {options.rounds}: {each.name} ...", file=sys.stderr, flush=True)
-                    _chats(each, ports[each.name], cores, options)
-                    _streams(each, ports[each.name], cores, options)
+                    program = programs.named(each.process)
+                    _chats(each, program, ports[each.name], cores, options)
+                    _streams(each, program, ports[each.name], cores, options)
     _print(tested, options)
     path = report.save("relay", _as_json(tested, cores, options))
     print(f"\nwritten to {path}")
@@ -71,7 +72,7 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=4, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=3, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--streams", default="100,1000", help="how many at once, each of 50 events a second")
     parser.add_argument("--peers", action="store_true", help="SGLang's router and LiteLLM too, installed from PyPI")
@@ -83,13 +84,16 @@ def _options() -> argparse.Namespace:
 
 def _contestants(options: argparse.Namespace) -> list[Tested]:
     every = [
-        Tested(UPSTREAM, lambda _programs, upstream, _cores: upstream),
-        Tested(GATEWAY, _gateway),
-        Tested(NGINX, peers.nginx),
-        Tested(AIOHTTP, peers.plain_aiohttp),
+        Tested(UPSTREAM, lambda _programs, upstream, _cores: upstream, "upstream"),
+        Tested(GATEWAY, _gateway, "gateway"),
+        Tested(NGINX, peers.nginx, "nginx"),
+        Tested(AIOHTTP, peers.plain_aiohttp, "aiohttp"),
     ]
     if options.peers:
-        every += [Tested("SGLang router", peers.sglang_router), Tested("LiteLLM", peers.litellm)]
+        every += [
+            Tested("SGLang router", peers.sglang_router, "sglang-router"),
+            Tested("LiteLLM", peers.litellm, "litellm"),
+        ]
     wanted = {name.strip().lower() for name in options.only.split(",") if name.strip()}
     return [each for each in every if not wanted or any(word in each.name.lower() for word in wanted)]
 
@@ -107,22 +111,28 @@ def _start_all(programs: Processes, tested: Sequence[Tested], upstream: int, cor
         except BenchError as error:
             if each.name == GATEWAY:
                 raise
-            each.skipped = str(error)
+            lines = str(error).splitlines()
+            each.skipped = " … ".join(dict.fromkeys((lines[0], lines[-1])))
             print(f"without {each.name}: {error}", file=sys.stderr)
     return ports
 
 
-def _chats(each: Tested, port: int, cores: Cores, options: argparse.Namespace) -> None:
+def _chats(each: Tested, program: Program, port: int, cores: Cores, options: argparse.Namespace) -> None:
     load.wrk(port, connections=8, seconds=1, cores=cores.load)  # connections are open, caches are warm
-    each.many.append(load.wrk(port, connections=64, seconds=options.seconds, cores=cores.load))
+    before = program.cpu_seconds()
+    found = load.wrk(port, connections=64, seconds=options.seconds, cores=cores.load)
+    found["cpu_us"] = (program.cpu_seconds() - before) / max(1, found["requests"]) * 1e6
+    each.many.append(found)
     each.one.append(load.wrk(port, connections=1, seconds=max(1, options.seconds / 2), cores=cores.load))
 
 
-def _streams(each: Tested, port: int, cores: Cores, options: argparse.Namespace) -> None:
+def _streams(each: Tested, program: Program, port: int, cores: Cores, options: argparse.Namespace) -> None:
     for count in options.streams:
         fewer = min(count, FEW_STREAMS.get(each.name, count))
-        if fewer == count or fewer not in options.streams:
+        if fewer == count or count == min(options.streams):
+            before = program.cpu_seconds()
             found = load.streams(port, count=fewer, seconds=options.seconds, cores=cores.load)
+            found["cpu_us"] = (program.cpu_seconds() - before) / max(1, found["delivered"]) * 1e6
             each.streams.setdefault(count, []).append(found)
 
 
@@ -134,7 +144,7 @@ def _print(tested: Sequence[Tested], options: argparse.Namespace) -> None:
         _print_streams([each for each in tested if each.streams.get(count)], nginx, aiohttp, count)
     for each in tested:
         if each.skipped:
-            print(f"\nnot measured: {each.name}: {each.skipped.splitlines()[0]}")
+            print(f"\nnot measured: {each.name}: {each.skipped}")
 
 
 def _of(base: Tested | None, figure: Callable[[Tested], float | None]) -> float | None:
@@ -144,6 +154,9 @@ def _of(base: Tested | None, figure: Callable[[Tested], float | None]) -> float 
 def _print_chats(tested: Sequence[Tested], nginx: Tested | None, aiohttp: Tested | None) -> None:
     def rate(each: Tested) -> float | None:
         return each.chat("many", "requests_per_s")
+
+    def cpu(each: Tested) -> float | None:
+        return each.chat("many", "cpu_us")
 
     def p50(each: Tested) -> float | None:
         return each.chat("one", "p50_ms")
@@ -155,13 +168,18 @@ def _print_chats(tested: Sequence[Tested], nginx: Tested | None, aiohttp: Tested
             report.ratio(rate(each), _of(nginx, rate)),
             report.ratio(rate(each), _of(aiohttp, rate)),
             report.number(each.chat("many", "p99_ms"), 1),
+            report.number(cpu(each)),
+            report.ratio(cpu(each), _of(aiohttp, cpu)),
             report.number(p50(each), 2),
             report.ratio(p50(each), _of(nginx, p50)),
             report.number(sum(run["errors"] for run in (*each.many, *each.one))),
         )
         for each in tested
     ]
-    head = ("short chat", "req/s at 64", "of nginx", "of aiohttp", "p99 ms", "p50 ms at 1", "of nginx", "errors")
+    head = (
+        "short chat", "req/s at 64", "of nginx", "of aiohttp", "p99 ms", "CPU µs each", "of aiohttp", "p50 ms at 1",
+        "of nginx", "errors",
+    )  # fmt: skip
     print("\n" + report.table(head, rows))
 
 
@@ -169,21 +187,28 @@ def _print_streams(tested: Sequence[Tested], nginx: Tested | None, aiohttp: Test
     def p99(each: Tested) -> float | None:
         return each.stream(count, "p99_ms")
 
+    def cpu(each: Tested) -> float | None:
+        return each.stream(count, "cpu_us")
+
     rows = [
         (
             each.name,
-            report.number(each.stream(count, "streams")),
+            report.number(each.stream(count, "open")),
             report.number(each.stream(count, "events_per_s")),
             report.number(each.stream(count, "offered_per_s")),
             report.number(each.stream(count, "p50_ms"), 2),
             report.number(p99(each), 2),
             report.ratio(p99(each), _of(nginx, p99)),
-            report.ratio(p99(each), _of(aiohttp, p99)),
+            report.number(cpu(each), 1),
+            report.ratio(cpu(each), _of(aiohttp, cpu)),
             report.number(sum(run["due"] - run["delivered"] for run in each.streams[count])),
         )
         for each in tested
     ]
-    head = ("event streams", "streams", "events/s", "offered", "p50 ms", "p99 ms", "of nginx", "of aiohttp", "lost")
+    head = (
+        f"{count} event streams", "open", "events/s", "offered", "p50 ms", "p99 ms", "of nginx", "CPU µs each",
+        "of aiohttp", "missing",
+    )  # fmt: skip
     print("\n" + report.table(head, rows))
 
 

@@ -124,8 +124,11 @@ class NodeSessions(node_service_pb2_grpc.NodeServiceServicer):
 
 
 async def _write(stream: NodeStream, context: _Context) -> None:
-    async for message in stream.outbox:
-        await context.write(control_message(stream.session_id, message))
+    try:
+        async for message in stream.outbox:
+            await context.write(control_message(stream.session_id, message))
+    except grpc.aio.InternalError:
+        return  # the node went away in the middle of a message
 
 
 def event_of(session_id: str, message: pb.NodeMessage) -> ev.Event:

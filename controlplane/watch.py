@@ -76,8 +76,11 @@ class RoutingWatch(routing_service_pb2_grpc.RoutingServiceServicer):
 
 
 async def _write(feed: RoutingFeed, context: _Context) -> None:
-    async for update in feed:
-        await context.write(routing_update(update))
+    try:
+        async for update in feed:
+            await context.write(routing_update(update))
+    except grpc.aio.InternalError:
+        return  # the gateway went away in the middle of a message
 
 
 def routing_update(update: Update) -> pb.RoutingUpdate:

@@ -31,10 +31,13 @@ from gateway.openai.audio import Audio
 from gateway.openai.generate import Generate
 from gateway.openai.models import Models
 from gateway.operations import Operations
+from gateway.receipts import Receipts
 from gateway.relay import Spawn
+from gateway.request_views import RequestViews
 from gateway.router import Router
 from gateway.routes import route_table
 from gateway.routing_watch import RoutingWatch
+from gateway.siblings import Siblings
 from gateway.upstream import Upstream
 from gateway.view import RoutingView
 from gateway.workers import run_workers
@@ -55,8 +58,16 @@ async def run(config: Config, *, stop: asyncio.Event, ready: Callable[[str], Non
         await serve(config, bind(config, shared=False), stop=stop, ready=ready)
 
 
-async def serve(config: Config, sock: socket.socket, *, stop: asyncio.Event, ready: Callable[[str], None]) -> None:
+async def serve(
+    config: Config,
+    sock: socket.socket,
+    *,
+    stop: asyncio.Event,
+    ready: Callable[[str], None],
+    siblings: Siblings | None = None,
+) -> None:
     """One worker on a bound socket: its watch of the cluster, its upstream connections, its server."""
+    requests = RequestViews(Receipts(config.gateway.receipts), siblings or Siblings())
     view = RoutingView(config.routing.default_strategy)
     in_flight = InFlight(time.monotonic)
     targets, node_key = config.control_plane.targets, config.control_plane.node_api_key
@@ -68,9 +79,10 @@ async def serve(config: Config, sock: socket.socket, *, stop: asyncio.Event, rea
         Upstream(connect_timeout_s=config.gateway.connect_timeout_s) as upstream,
     ):
         watching = tasks.create_task(watch.run())
-        cluster = ClusterViews(view, in_flight, channel, node_key)
-        front = build_app(config, view, in_flight, upstream, cluster, spawner(tasks))
-        await _listen(config, sock, front, stop, ready)
+        cluster = ClusterViews(view, in_flight, channel, node_key, config)
+        front = build_app(config, view, in_flight, upstream, cluster, requests, spawner(tasks))
+        async with requests.answering():
+            await _listen(config, sock, front, stop, ready)
         watching.cancel()
 
 
@@ -110,25 +122,29 @@ def build_app(
     in_flight: InFlight,
     upstream: Upstream,
     cluster: ClusterViews,
+    requests: RequestViews,
     spawn: Spawn,
 ) -> Front:
     """What answers requests, from the parts that outlive them."""
     limits = config.gateway
     metrics = Metrics(view, in_flight)
-    meter = MetricsMeter(metrics)
+    receipts = requests.receipts
+    meter = MetricsMeter(metrics, receipts.keep)
     attempts = Attempts(upstream, in_flight, limits, spawn, meter)
-    router = Router(view, in_flight)
+    router = Router(view, in_flight, receipts=limits.receipts > 0)
     operations = Operations(view, metrics, geniehive.__version__)
     table = route_table(
         Generate(router, attempts, limits),
         Audio(router, attempts, limits),
         Models(view, in_flight),
         cluster,
+        requests,
         operations,
     )
     authenticator = Authenticator(tuple(config.auth.client_api_keys), tuple(config.auth.admin_api_keys))
     front = Front(table, authenticator.check, meter, refused_when_draining=INFERENCE)
     operations.front = front
+    receipts.open_exchanges = lambda: front.exchanges
     return front
 
 

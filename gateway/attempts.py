@@ -20,12 +20,13 @@ from gateway.exchange import Exchange
 from gateway.middleware import Meter, shutting_down
 from gateway.relay import Comments, Spawn, commit, end_with, relay
 from gateway.retry_budget import RetryBudget
-from gateway.sse import SseScanner, tokens_in
+from gateway.sse import Rewrite, SseScanner, told_in
 from gateway.upstream import Refused, Upstream, UpstreamRequest, UpstreamResponse
 from gateway.verdict import AttemptFailed, judge, judge_event
 from geniehive.config import GatewayConfig
-from geniehive.errors import GenieHiveError, UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from geniehive.errors import CallerError, GenieHiveError, UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from geniehive.routing.candidate import Candidate
+from geniehive.routing.receipt import Tried
 
 MAX_ATTEMPTS = 4
 _HELD_BYTES = 8 * 1024 * 1024  # of an answer that is not a stream: held whole, so that a broken one can be replaced
@@ -73,6 +74,8 @@ class Plan(NamedTuple):  # a frozen dataclass takes ten times as long to make
     """What went wrong with the client's body while it was passed on."""
     adapt: Callable[[Candidate, str, bytes], tuple[str, bytes]] = as_it_is
     """Content type and body of an answer as the client expects them; raises what the engine hid in status 200."""
+    rewrite: Callable[[Candidate], Rewrite | None] = lambda _candidate: None
+    """What becomes of the events of a candidate's stream; None leaves their bytes as they are."""
 
 
 class Begun(NamedTuple):
@@ -84,10 +87,12 @@ class Begun(NamedTuple):
     content_type: str = ""
     done_marker: bool = False
 
-    @property
-    def tokens(self) -> int | None:
-        """Generated tokens, where the engine told."""
-        return tokens_in(self.head) if self.scanner is None else self.scanner.tokens
+    def told(self, tried: Tried) -> None:
+        """Write down what the answer tells of itself."""
+        scanner = self.scanner
+        told = told_in(self.head) if scanner is None else scanner.told
+        tried.prompt_tokens, tried.tokens, tried.finish_reason = told
+        tried.answer_bytes += len(self.head) if scanner is None else scanner.bytes
 
 
 class Attempts:
@@ -106,6 +111,7 @@ class Attempts:
     async def run(self, exchange: Exchange, plan: Plan) -> web.StreamResponse:
         """The answer of the first candidate that gives one. Raises the error of the last one otherwise."""
         self._budget.arrived(exchange.now())
+        exchange.stream = plan.stream
         comments = Comments(exchange, self._limits.keepalive_comment_s if plan.stream else 0, self._spawn)
         try:
             return await self._run(exchange, plan, comments)
@@ -113,6 +119,7 @@ class Attempts:
             await comments.stop()
             if exchange.response is None:
                 raise
+            exchange.failed(error)
             await end_with(exchange.response, error)
             return exchange.response
         finally:
@@ -124,29 +131,34 @@ class Attempts:
         for candidate in _turns(plan.candidates):
             if failed is not None and not self._may_repeat(exchange, plan, failed, candidate, crashes):
                 break
-            exchange.attempts += 1
-            exchange.candidate = candidate
-            service_id, outcome = candidate.service.service_id, "cancelled"
+            tried = exchange.attempt(candidate)
+            service_id = candidate.service.service_id
             with self._in_flight.guard(service_id) as guard:
                 try:
-                    begun = await self._begin(exchange, plan, candidate)
+                    begun = await self._begin(exchange, plan, tried)
                     if begun.scanner is not None:  # when the first token of a whole body was there, nobody knows
-                        exchange.first_byte = exchange.now()
+                        exchange.first_byte, tried.streamed = tried.until, True
                         guard.first_byte()
                     await comments.stop()
                     try:
-                        response, well = await self._deliver(exchange, begun)
+                        response, well = await self._deliver(exchange, begun, tried)
                     finally:
                         begun.upstream.close()
-                    outcome = "ok" if well else "cut"
-                    guard.finish(ok=well, tokens=begun.tokens)
+                        begun.told(tried)
+                    tried.outcome = "ok" if well else "cut"
+                    guard.finish(ok=well, tokens=tried.tokens)
                     return response
                 except AttemptFailed as error:
-                    failed, outcome = error, "failed"
+                    failed, tried.outcome, tried.reason = error, "failed", error.reason
                     crashes += error.crash
                     guard.finish(ok=not error.held_against)
+                except UpstreamError as error:
+                    tried.outcome, tried.reason = "cut", error.message
+                    raise
                 finally:
-                    self._meter.attempt_done(service_id, outcome)
+                    if tried.outcome == "open":
+                        tried.outcome = "cancelled"
+                    self._meter.attempt_done(service_id, tried.outcome)
         if failed is None:
             raise UpstreamUnavailable("there is nobody to ask")
         await comments.stop()
@@ -167,15 +179,15 @@ class Attempts:
             and self._budget.spend(exchange.now())
         )
 
-    async def _begin(self, exchange: Exchange, plan: Plan, candidate: Candidate) -> Begun:
+    async def _begin(self, exchange: Exchange, plan: Plan, tried: Tried) -> Begun:
         """One attempt, up to the first byte of content. Raises AttemptFailed."""
-        began = exchange.now()
         limit = self._limits.first_byte_timeout_s
         try:
             async with exchange.deadline(limit):
-                response = await self._upstream.open(plan.build(candidate))
+                response = await self._upstream.open(plan.build(tried.candidate))
+                tried.status = response.status
                 try:
-                    return await self._first(response, plan, candidate)
+                    return await self._first(response, plan, tried)
                 except BaseException:
                     response.close()
                     raise
@@ -188,20 +200,26 @@ class Attempts:
                 raise reason from error
             raise AttemptFailed(error, same_service=not isinstance(error, Refused)) from error
         finally:
-            exchange.upstream_seconds += exchange.now() - began
+            tried.until = exchange.now()
+            exchange.upstream_seconds += tried.until - tried.began
 
-    async def _first(self, response: UpstreamResponse, plan: Plan, candidate: Candidate) -> Begun:
+    async def _first(self, response: UpstreamResponse, plan: Plan, tried: Tried) -> Begun:
         if response.status >= 300:
             raise judge(response.status, response.headers, await _up_to(response, _HELD_EVENTS))
         if response.content_type == "text/event-stream":
-            return await _first_content(response, done_marker=plan.done_marker)
+            scanner = SseScanner(rewrite=plan.rewrite(tried.candidate))
+            return await _first_content(response, scanner, done_marker=plan.done_marker)
         body = await _up_to(response, _HELD_BYTES)
         if not body:
             raise UpstreamUnavailable("the engine's answer is empty")
-        kind, body = plan.adapt(candidate, response.headers.get("content-type", "application/json"), body)
+        try:
+            kind, body = plan.adapt(tried.candidate, response.headers.get("content-type", "application/json"), body)
+        except CallerError:
+            tried.outcome, tried.reason = "failed", "the engine refused the request inside of a good status"
+            raise
         return Begun(response, body, content_type=kind)
 
-    async def _deliver(self, exchange: Exchange, begun: Begun) -> tuple[web.StreamResponse, bool]:
+    async def _deliver(self, exchange: Exchange, begun: Begun, tried: Tried) -> tuple[web.StreamResponse, bool]:
         """The rest of the answer; and whether it came to its proper end."""
         if begun.scanner is not None:
             response = exchange.response or commit(exchange)
@@ -219,9 +237,9 @@ class Attempts:
             raise UpstreamUnavailable("a stream was asked for, and the engine answered without one")
         if begun.upstream.ended:
             return Whole(begun.upstream.status, begun.head, begun.content_type), True
-        return await self._pass_large(exchange, begun), True
+        return await self._pass_large(exchange, begun, tried), True
 
-    async def _pass_large(self, exchange: Exchange, begun: Begun) -> web.StreamResponse:
+    async def _pass_large(self, exchange: Exchange, begun: Begun, tried: Tried) -> web.StreamResponse:
         """A body too large to be held: passed on as it comes; if it breaks, so does the client's connection."""
         headers = {**exchange.headers(), "content-type": begun.content_type}
         response = exchange.response = Stream(exchange.request, begun.upstream.status, headers)
@@ -231,6 +249,7 @@ class Attempts:
                 await response.write(piece)
                 exchange.rearm(idle)
                 piece = await begun.upstream.read()
+                tried.answer_bytes += len(piece)
         await response.write_eof()
         return response
 
@@ -262,9 +281,9 @@ async def _up_to(response: UpstreamResponse, limit: int) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-async def _first_content(response: UpstreamResponse, *, done_marker: bool) -> Begun:
+async def _first_content(response: UpstreamResponse, scanner: SseScanner, *, done_marker: bool) -> Begun:
     """Read a stream until its first content. An end or an error before that is a failed attempt."""
-    scanner, held, size = SseScanner(), [], 0
+    held, size = [], 0
     while size < _HELD_EVENTS:
         chunk = await response.read()
         piece = scanner.feed(chunk) if chunk else scanner.close()

@@ -13,8 +13,10 @@ from aiohttp.web_urldispatcher import SystemRoute, UrlMappingMatchInfo
 
 from gateway.answers import Stream
 from gateway.deadline import Alarm, Deadline
+from geniehive.errors import GenieHiveError, UpstreamError
 from geniehive.resources import Operation
 from geniehive.routing.candidate import Candidate
+from geniehive.routing.receipt import Decision, Tried
 
 
 class Request(web.Request):
@@ -53,8 +55,11 @@ class Exchange:
         "_scope",
         "attempts",
         "began",
+        "body_bytes",
         "body_seconds",
         "candidate",
+        "decision",
+        "failure",
         "first_byte",
         "interrupted",
         "loop",
@@ -62,10 +67,13 @@ class Exchange:
         "operation",
         "overhead_seconds",
         "principal",
+        "queue_seconds",
         "request",
         "request_id",
         "response",
+        "stream",
         "tail",
+        "tried",
         "upstream_seconds",
     )
 
@@ -78,14 +86,24 @@ class Exchange:
         self.began = time.monotonic()
         self.body_seconds = 0.0
         """Waited for the client's body."""
+        self.body_bytes = 0
+        """Of the client's body, as it came."""
+        self.queue_seconds = 0.0  # requests do not wait in the gateway: the engine's queue is the queue
         self.upstream_seconds = 0.0
         """Waited for engines, until the first byte of the answer."""
+        self.decision: Decision | None = None
+        """What it was routed by; None until it was, and where no receipts are kept."""
+        self.stream = False
+        """Whether a stream was asked for."""
         self.attempts = 0
+        self.tried: list[Tried] = []
         self.candidate: Candidate | None = None
         self.first_byte: float | None = None
         """When the answer of an engine began."""
         self.overhead_seconds: float | None = None
         """Spent in the gateway itself before the answer, once that is known."""
+        self.failure = ""
+        """What went wrong in the end, in our words; empty where an attempt's reason says it."""
         self.principal: object = None
         self.operation: Operation | None = None
         """What the route is for; None for routes that reach no engine."""
@@ -96,6 +114,19 @@ class Exchange:
         self.interrupted = False
         """Whether the gateway ended this request to shut down."""
         self._scope: Deadline | None = None
+
+    def attempt(self, candidate: Candidate) -> Tried:
+        """One more attempt begins."""
+        self.attempts += 1
+        self.candidate = candidate
+        tried = Tried(candidate, self.now())
+        self.tried.append(tried)
+        return tried
+
+    def failed(self, error: GenieHiveError) -> None:
+        """Remember what went wrong; an engine's own words are left out, since they may quote the request."""
+        if not self.tried or not (self.tried[-1].reason or isinstance(error, UpstreamError)):
+            self.failure = error.message
 
     def deadline(self, seconds: float) -> Deadline:
         """A scope that ends after so many seconds, or at once when the gateway shuts down; one at a time."""
@@ -123,7 +154,7 @@ class Exchange:
             found["x-geniehive-host"] = printable(self.candidate.host.host_id)
             found["x-geniehive-model"] = printable(self.candidate.asset.asset_id)
         found["x-geniehive-attempts"] = str(self.attempts)
-        found["x-geniehive-queue-ms"] = "0"  # requests do not wait in the gateway: the engine's queue is the queue
+        found["x-geniehive-queue-ms"] = f"{self.queue_seconds * 1000:.0f}"
         found["x-geniehive-overhead-ms"] = f"{spent * 1000:.2f}"
         return found
 

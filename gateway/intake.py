@@ -65,6 +65,7 @@ class ClientBody:
 
     def _count(self, size: int) -> None:
         self.received += size
+        self._exchange.body_bytes = self.received
         if self.received > self._cap:
             raise PayloadTooLarge(f"the body is larger than {self._cap} bytes")
 

@@ -1,9 +1,11 @@
-"""Counts finished requests and attempts into the worker's metrics.
+"""Counts finished requests and attempts into the worker's metrics, and hands requests on to be kept.
 
 Looking a label up costs more than counting, so what was looked up is kept.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from prometheus_client import Counter, Histogram
 
@@ -17,14 +19,16 @@ _MOST_LABELS = 10_000  # beyond that services came and went for months: start ov
 class MetricsMeter:
     """The meter of one worker; labels are operations, statuses and service ids."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, keep: Callable[[Exchange, int], None]) -> None:
         self._metrics = metrics
+        self._keep = keep
         self._requests: dict[tuple[str, int], Counter] = {}
         self._attempts: dict[tuple[str, str], Counter] = {}
         self._ttft: dict[str, Histogram] = {}
 
     def request_done(self, exchange: Exchange, status: int) -> None:
         """One request is over; status 499 is a client that went away."""
+        self._keep(exchange, status)
         operation: str = _NO_OPERATION if exchange.operation is None else exchange.operation
         counter = self._requests.get((operation, status))
         if counter is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from aiohttp import web
@@ -85,12 +85,14 @@ class Front:
                 exchange.principal = self._check(request.headers, route.scope)
             response = await route.handler(exchange)
         except GenieHiveError as error:
+            exchange.failed(error)
             extra = {"allow": self._table.allow(path)} if isinstance(error, MethodNotAllowed) else None
             response = error_response(error, attempts=exchange.attempts, headers=extra)
         except ConnectionError:
             raise
         except Exception as error:  # noqa: BLE001 - the last resort: logged, and answered without its inside
             _log.exception("request %s failed", exchange.request_id)
+            exchange.failure = "the gateway failed; its log has the reason under this request's id"
             response = error_response(error)
         return self._finish(exchange, response)
 
@@ -128,6 +130,11 @@ class Front:
                     await self._idle.wait()
             except TimeoutError:
                 _log.warning("%d requests did not end in time", len(self._open))
+
+    @property
+    def exchanges(self) -> Collection[Exchange]:
+        """The requests that are being answered."""
+        return self._open
 
     @property
     def open_requests(self) -> int:

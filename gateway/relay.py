@@ -57,6 +57,7 @@ async def relay(
         await _use_up(upstream)
         return True
     upstream.close()
+    exchange.failure = failure.message if scanner.error is None else "the engine reported an error in its stream"
     await end_with(response, failure, scanner.error)
     return False
 

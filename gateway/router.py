@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from itertools import count
 from typing import Protocol
 
-from geniehive.errors import NotReady
+from gateway.exchange import Exchange
+from geniehive.errors import GenieHiveError, NotReady
 from geniehive.resources import Operation
 from geniehive.routing.candidate import Candidate
+from geniehive.routing.receipt import Decision, decide, named
 from geniehive.routing.resolve import resolve
 from geniehive.routing.strategy import order
 from geniehive.routing.table import RoutingTable
@@ -35,14 +37,27 @@ class Load(Protocol):
 class Router:
     """Decides without waiting: one look at the table, one at the counts."""
 
-    def __init__(self, view: View, load: Load) -> None:
+    def __init__(self, view: View, load: Load, *, receipts: bool = True) -> None:
         self._view = view
         self._load = load
+        self._receipts = receipts
         self._turns = count()
 
-    def candidates(self, name: str, operation: Operation) -> tuple[Candidate, ...]:
-        """Who could answer, best first. Raises what `resolve` raises, and NotReady before the first snapshot."""
+    def candidates(self, name: str, operation: Operation, exchange: Exchange) -> tuple[Candidate, ...]:
+        """Who could answer, best first; what that was decided on is kept for the receipt of the exchange.
+
+        Raises what `resolve` raises, and NotReady before the first snapshot.
+        """
         table = self._view.table
         if table is None:
             raise NotReady("the gateway has not heard from the control plane yet; try again", retry_after_s=1)
-        return order(table, resolve(table, name, operation), self._load.counts, next(self._turns))
+        try:
+            found = resolve(table, name, operation)
+        except GenieHiveError:
+            if self._receipts:  # with who was looked at, where that is why
+                exchange.decision = Decision(named(name), table.remembered(name, operation))
+            raise
+        ordered = order(table, found, self._load.counts, next(self._turns))
+        if self._receipts:
+            exchange.decision = decide(name, found, ordered, table.observed, self._load.counts)
+        return ordered

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from gateway.auth import INFERENCE, PUBLIC, READ
+from gateway.auth import INFERENCE, OPERATOR, PUBLIC, READ
 from gateway.cluster import ClusterViews
 from gateway.exchange import Exchange
 from gateway.http import Handler, Route, RouteTable
@@ -14,6 +14,7 @@ from gateway.openai.audio import Audio
 from gateway.openai.generate import Generate
 from gateway.openai.models import Models
 from gateway.operations import Operations
+from gateway.request_views import RequestViews
 from geniehive.resources import Operation
 
 _GENERATED = (
@@ -28,7 +29,12 @@ _HEARD = (
 
 
 def route_table(
-    generate: Generate, audio: Audio, models: Models, cluster: ClusterViews, operations: Operations
+    generate: Generate,
+    audio: Audio,
+    models: Models,
+    cluster: ClusterViews,
+    requests: RequestViews,
+    operations: Operations,
 ) -> RouteTable:
     """Every route."""
     return RouteTable(
@@ -41,6 +47,8 @@ def route_table(
             Route("/v1/models/", "GET", models.one, scope=READ),
             *(Route(path, "POST", generate.handler(each, path), each, INFERENCE) for path, each in _GENERATED),
             *(Route(path, "POST", audio.handler(each), each, INFERENCE) for path, each in _HEARD),
+            Route("/v1/cluster/requests", "GET", requests.all, scope=READ),
+            Route("/v1/cluster/requests/", "GET", requests.one, scope=READ),
             *_cluster(cluster),
         )
     )
@@ -62,6 +70,8 @@ def _cluster(views: ClusterViews) -> tuple[Route, ...]:
         *(Route(f"/v1/cluster/{noun}", "GET", _of_request(view), scope=READ) for noun, _, view in listed),
         *(Route(f"/v1/cluster/{noun}/", "GET", _of_request(view, key), scope=READ) for noun, key, view in listed),
         *(Route(f"/v1/cluster/{noun}", "GET", _of_request(view), scope=READ) for noun, view in plain),
+        Route("/v1/cluster/routes/match", "POST", views.match, scope=READ),
+        Route("/v1/cluster/benchmarks", "POST", views.ingest, scope=OPERATOR),
     )
 
 

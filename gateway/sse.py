@@ -4,7 +4,8 @@
 as they were sent (CRLF, comments and several data lines included). The start of an event that is not
 yet complete is held back, so a stream that breaks never leaves half an event at the client. From the
 events the scanner learns what decides how the stream may end: whether content has begun, whether it
-finished, whether the engine reported an error. Events whose data is not JSON are dropped.
+finished, whether the engine reported an error. Events whose data is not JSON are dropped. A `rewrite`
+(reasoning taken out) comes last: what is learned is learned from what the engine sent.
 
 The format: https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
@@ -12,11 +13,15 @@ The format: https://html.spec.whatwg.org/multipage/server-sent-events.html
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from geniehive.errors import UpstreamUnavailable
+
+Rewrite = Callable[[bytes], bytes]
+"""Changes whole events on their way; gets one or more at a time."""
 
 MAX_EVENT_BYTES = 10 * 1024 * 1024
 DONE = b"data: [DONE]\n\n"
@@ -41,6 +46,7 @@ class Usage(msgspec.Struct):
     """What a request cost, as far as it is told."""
 
     completion_tokens: int | None = None
+    prompt_tokens: int | None = None
 
 
 class _Event(msgspec.Struct):
@@ -53,16 +59,21 @@ class _Event(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_Event)
+_LONGEST_REASON = 64
 _EMPTY = frozenset({b"null", b'""', b"[]"})
 _NO_ERROR = frozenset({b"", b"null"})
 _ERROR_TYPES = frozenset({"error", "response.failed"})
 _LAST_TYPES = frozenset({"transcript.text.done", "response.completed", "response.incomplete"})
 
 
+Told = tuple[int | None, int | None, str | None]
+"""What an answer tells of itself: tokens of the prompt, generated tokens, why it stopped; None where it does not."""
+
+
 class SseScanner:
     """One stream. Read its attributes after each `feed`."""
 
-    def __init__(self, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+    def __init__(self, *, max_event_bytes: int = MAX_EVENT_BYTES, rewrite: Rewrite | None = None) -> None:
         self.events = 0
         """Complete events seen, comments not counted."""
         self.content = False
@@ -75,8 +86,20 @@ class SseScanner:
         """The data of the first error event; it is not passed on, and what follows it is dropped."""
         self.tokens: int | None = None
         """Generated tokens, where the engine told."""
+        self.prompt_tokens: int | None = None
+        """Tokens of the prompt, where the engine told."""
+        self.finish_reason: str | None = None
+        """Why the engine stopped, where it said so."""
+        self.bytes = 0
+        """Of the stream, as it came."""
         self._held = bytearray()
         self._max_event_bytes = max_event_bytes
+        self._rewrite = rewrite
+
+    @property
+    def told(self) -> Told:
+        """What the stream has told of itself so far."""
+        return self.prompt_tokens, self.tokens, self.finish_reason
 
     @property
     def over(self) -> bool:
@@ -90,6 +113,7 @@ class SseScanner:
 
     def feed(self, chunk: bytes) -> bytes:
         """The bytes that may go on now. Raises UpstreamUnavailable for an event beyond the bound."""
+        self.bytes += len(chunk)
         if self.over:
             return b""
         held = self._held
@@ -119,11 +143,16 @@ class SseScanner:
 
     def _pass(self, block: bytes) -> bytes:
         """Look at each event of a block of whole ones; the block itself goes on unless an event must not."""
-        if block.count(b"\n\n") == 1 and block.endswith(b"\n\n") and b"\r" not in block:
-            return block if self._look(block) else b""  # one event, as most pieces are
+        if block.count(b"\n") == 2 and block.endswith(b"\n\n") and b"\r" not in block:  # one event: the usual case
+            passed = block if self._look(block) else b""
+        else:
+            passed = self._pass_each(block)
+        return passed if self._rewrite is None else self._rewrite(passed)
+
+    def _pass_each(self, block: bytes) -> bytes:
         kept = []
         whole = True
-        for event in _split(block):
+        for event in split_events(block):
             if self._look(event):
                 kept.append(event)
             else:
@@ -135,7 +164,7 @@ class SseScanner:
 
     def _look(self, event: bytes) -> bool:
         """Learn from one event; whether it may go on."""
-        data = _data(event)
+        data = data_of(event)
         if data is None:
             return True  # comments, ids, retry hints
         self.events += 1
@@ -157,12 +186,15 @@ class SseScanner:
             return False
         if seen.usage is not None and seen.usage.completion_tokens is not None:
             self.tokens = seen.usage.completion_tokens
+        if seen.usage is not None and seen.usage.prompt_tokens is not None:
+            self.prompt_tokens = seen.usage.prompt_tokens
         if seen.type is not None:
             self.content = True
             self.finished = self.finished or seen.type in _LAST_TYPES
         for choice in seen.choices or ():
             if choice.finish_reason:
                 self.finished = self.content = True
+                self.finish_reason = str(choice.finish_reason)[:_LONGEST_REASON]
             elif not self.content:
                 self.content = bool(choice.text) or _speaks(choice.delta)
         return True
@@ -173,7 +205,7 @@ def _speaks(delta: dict[str, msgspec.Raw] | None) -> bool:
     return delta is not None and any(key != "role" and bytes(value) not in _EMPTY for key, value in delta.items())
 
 
-def _split(block: bytes) -> list[bytes]:
+def split_events(block: bytes) -> list[bytes]:
     """Whole events, each with the empty line that ends it."""
     if b"\r" not in block:
         events = [part + b"\n\n" for part in block.split(b"\n\n")]
@@ -186,7 +218,7 @@ def _split(block: bytes) -> list[bytes]:
     return [*events, block[at:]] if at < len(block) else events
 
 
-def _data(event: bytes) -> bytes | None:
+def data_of(event: bytes) -> bytes | None:
     """The data of an event, its lines joined by line feeds; None if it has none."""
     if event.startswith(b"data: ") and event.endswith(b"\n\n") and event.count(b"\n") == 2 and b"\r" not in event:
         return event[6:-2]
@@ -198,17 +230,24 @@ def _data(event: bytes) -> bytes | None:
     return b"\n".join(lines) if lines else None
 
 
+class _Ended(msgspec.Struct):
+    finish_reason: Any = None
+
+
 class _Body(msgspec.Struct):
     usage: Usage | None = None
+    choices: list[_Ended] | None = None
 
 
 _body_decoder = msgspec.json.Decoder(_Body)
 
 
-def tokens_in(body: bytes) -> int | None:
-    """Generated tokens that an answer without a stream tells of; None if it does not."""
+def told_in(body: bytes) -> Told:
+    """What an answer without a stream tells of itself."""
     try:
-        usage = _body_decoder.decode(body).usage
+        seen = _body_decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return None if usage is None else usage.completion_tokens
+        return None, None, None
+    usage = seen.usage or Usage()
+    reason = seen.choices[0].finish_reason if seen.choices else None
+    return usage.prompt_tokens, usage.completion_tokens, str(reason)[:_LONGEST_REASON] if reason else None

@@ -30,7 +30,8 @@ class AttemptFailed(Exception):
     """One attempt failed before its first byte.
 
     `retry` is whether anybody else may be asked, `same_service` whether the same one may be; `passed`
-    is the engine's answer where that is what the client should get in the end.
+    is the engine's answer where that is what the client should get in the end. `reason` is what receipts
+    say: the error without the engine's own words, which may quote the request.
     """
 
     def __init__(
@@ -41,9 +42,11 @@ class AttemptFailed(Exception):
         same_service: bool = False,
         crash: bool = False,
         passed: Passed | None = None,
+        reason: str = "",
     ) -> None:
         super().__init__(error.message)
         self.error = error
+        self.reason = reason or error.message
         self.retry = retry
         self.same_service = same_service
         self.crash = crash
@@ -66,17 +69,20 @@ def judge(status: int, headers: Mapping[str, str], body: bytes) -> AttemptFailed
         error = UpstreamUnavailable("the engine refused the gateway's own credentials; set the service's api_key")
         return AttemptFailed(error)
     if status == 429:
-        return AttemptFailed(UpstreamUnavailable("busy"), passed=Passed(status, body, retry_after))
+        error = UpstreamUnavailable("the engine takes no more requests now")
+        return AttemptFailed(error, passed=Passed(status, body, retry_after))
     if status < 500:
-        return AttemptFailed(UpstreamUnavailable("refused"), retry=False, passed=Passed(status, body, ""))
+        error = UpstreamUnavailable("the engine refused the request; its answer was passed on")
+        return AttemptFailed(error, retry=False, passed=Passed(status, body, ""))
     if status == 503:
         seconds = float(retry_after) if retry_after.isdigit() else None
-        return AttemptFailed(NoServiceAvailable(f"the engine cannot answer now{tail}", retry_after_s=seconds))
+        reason = "the engine cannot answer now"
+        return AttemptFailed(NoServiceAvailable(reason + tail, retry_after_s=seconds), reason=reason)
     if status == 504:
-        return AttemptFailed(UpstreamTimeout(f"the engine timed out{tail}"))
-    return AttemptFailed(
-        UpstreamUnavailable(f"the engine failed with status {status}{tail}"), same_service=True, crash=status == 500
-    )
+        reason = "the engine timed out"
+        return AttemptFailed(UpstreamTimeout(reason + tail), reason=reason)
+    reason = f"the engine failed with status {status}"
+    return AttemptFailed(UpstreamUnavailable(reason + tail), same_service=True, crash=status == 500, reason=reason)
 
 
 class _Coded(msgspec.Struct):

@@ -1,6 +1,6 @@
-"""`python -m gateway.worker`: one of several workers; its config comes on stdin, whose end stops it.
+"""`python -m gateway.worker SOCKET`: one of several workers; its config comes on stdin, whose end stops it.
 
-Started by `gateway.workers`. One line on stdout says that it answers.
+Started by `gateway.workers`; on SOCKET its siblings ask it for receipts. One line on stdout says that it answers.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from gateway.app import serve
 from gateway.listen import bind
+from gateway.siblings import Siblings
 from gateway.workers import unpack
 from geniehive.errors import GenieHiveError
 from geniehive.telemetry import configure_logging
@@ -31,7 +33,8 @@ async def _main() -> None:
     threading.Thread(target=until_closed, daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await serve(config, bind(config, shared=True), stop=stop, ready=_say)
+    siblings = Siblings(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
+    await serve(config, bind(config, shared=True), stop=stop, ready=_say, siblings=siblings)
 
 
 def _say(url: str) -> None:

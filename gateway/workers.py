@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
@@ -30,9 +32,12 @@ async def run_workers(config: Config, *, stop: asyncio.Event, ready: Callable[[s
     with bind(config, shared=False) as probe:
         port = probe.getsockname()[1]
     settings = msgspec.structs.replace(config.gateway, workers=1, port=port)
-    with bind(msgspec.structs.replace(config, gateway=settings), shared=True) as held:
+    with (
+        bind(msgspec.structs.replace(config, gateway=settings), shared=True) as held,
+        tempfile.TemporaryDirectory(prefix="geniehive-", ignore_cleanup_errors=True) as folder,
+    ):
         workers = [
-            Worker(number, _packed(config, settings, number), config.gateway.drain_timeout_s)
+            Worker(number, _packed(config, settings, number), Path(folder), config.gateway.drain_timeout_s)
             for number in range(1, config.gateway.workers + 1)
         ]
         async with asyncio.TaskGroup() as tasks:
@@ -57,10 +62,11 @@ async def _all(workers: list[Worker]) -> None:
 class Worker:
     """One child process, started again until it is told to stop."""
 
-    def __init__(self, number: int, payload: bytes, drain_timeout_s: float) -> None:
+    def __init__(self, number: int, payload: bytes, folder: Path, drain_timeout_s: float) -> None:
         self.ready = asyncio.Event()
         self._number = number
         self._payload = payload
+        self._socket = folder / f"{number}.sock"  # where its siblings find it
         self._drain_timeout_s = drain_timeout_s
         self._process: asyncio.subprocess.Process | None = None
         self._stop = asyncio.Event()
@@ -90,6 +96,7 @@ class Worker:
             sys.executable,
             "-m",
             "gateway.worker",
+            str(self._socket),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for the parent, which then stops the children in order

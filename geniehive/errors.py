@@ -22,7 +22,8 @@ GenieHiveError
     ├── NotReady                503  no snapshot yet
     ├── Overloaded              503  a bound of ours is reached
     ├── StoreError              503  the database refuses
-    └── ControlPlaneUnreachable 503
+    ├── ControlPlaneUnreachable 503
+    └── GatewayUnreachable      (what the CLI says of a gateway that does not answer)
 """
 
 from __future__ import annotations
@@ -131,6 +132,10 @@ class ControlPlaneUnreachable(InternalError):
     """The control plane does not answer."""
 
 
+class GatewayUnreachable(InternalError):
+    """The gateway does not answer."""
+
+
 class Wire(NamedTuple):
     """How an error looks on the wires; `grpc` is the name of a gRPC status code."""
 
@@ -165,6 +170,7 @@ WIRE: dict[type[GenieHiveError], Wire] = {
     Overloaded: Wire(503, "server_error", "overloaded", "RESOURCE_EXHAUSTED", retryable=True),
     StoreError: Wire(503, "server_error", "store_error", "UNAVAILABLE", retryable=True),
     ControlPlaneUnreachable: Wire(503, "server_error", "control_plane_unreachable", "UNAVAILABLE", retryable=True),
+    GatewayUnreachable: Wire(503, "server_error", "gateway_unreachable", "UNAVAILABLE", retryable=True),
     InternalError: Wire(500, "server_error", "internal_error", "INTERNAL", retryable=False),
     GenieHiveError: Wire(500, "server_error", "internal_error", "INTERNAL", retryable=False),
 }

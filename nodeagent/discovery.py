@@ -4,7 +4,7 @@ Three rules join them. What the engine knows best, whether a model is in memory 
 before config. What only people know, aliases, labels, policies, limits, stays as config says it. What config did not
 name is added. An engine that tells nothing about a point leaves config's word standing.
 
-The only I/O is in `scan` and `listens_beyond_loopback`.
+The only I/O is in `scan`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
-import psutil
 
 from geniehive.errors import UpstreamError
 from geniehive.resources import Asset, Health, HealthStatus, Observed, Operation, Runtime, Service
@@ -26,11 +25,6 @@ from nodeagent.engines.base import Engine, EngineState
 from nodeagent.engines.fingerprint import fingerprint
 from nodeagent.engines.http import Http, base_url
 
-WELL_KNOWN_PORTS: Final = (11434, 8080, 8081, 9931, 1234, 8000, 30000, 8880, 13305)
-"""Where engines listen unless told otherwise: Ollama, llama.cpp and others on 8080, LM Studio, vLLM, SGLang, …
-
-A port says where to look, and nothing about what is found there.
-"""
 _CONNECT_TIMEOUT_S: Final = 0.5
 
 
@@ -89,7 +83,7 @@ def as_service(host_id: str, found: Found) -> Service:
     return merge(bare, found.state)
 
 
-def addressed(service: Service, engine: Engine, address: str, beyond_loopback: bool | None) -> Service:  # noqa: FBT001 (it is `listens_beyond_loopback`'s answer)
+def addressed(service: Service, engine: Engine, address: str, *, beyond_loopback: bool | None) -> Service:
     """A service of this host's loopback, as other hosts can dial it under `address`.
 
     Where the engine listens on loopback alone it is announced as unreachable, with the fix; where that is not known
@@ -108,7 +102,7 @@ def addressed(service: Service, engine: Engine, address: str, beyond_loopback: b
 
 async def scan(
     session: aiohttp.ClientSession,
-    ports: Collection[int] = WELL_KNOWN_PORTS,
+    ports: Collection[int],
     *,
     skip: Collection[int] = (),
     host: str = "127.0.0.1",
@@ -129,24 +123,6 @@ async def scan(
         for port in wanted:
             group.create_task(visit(port))
     return tuple(found[port] for port in wanted if port in found)
-
-
-def listens_beyond_loopback(port: int) -> bool | None:
-    """Whether something listens on a TCP port of this host for others than itself.
-
-    None: nothing listens there, or the system does not tell without more rights. It reads the system's tables and may
-    take tens of milliseconds: call it in a thread.
-    """
-    try:
-        connections = psutil.net_connections(kind="tcp")
-    except (psutil.Error, OSError):
-        return None
-    addresses = [
-        connection.laddr.ip
-        for connection in connections
-        if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
-    ]
-    return any(not _is_loopback(address) for address in addresses) if addresses else None
 
 
 def _merge_assets(

@@ -30,7 +30,7 @@ class Reach:
         host, port = host_and_port(service.endpoint)
         if not self.address or is_loopback(self.address) or not is_loopback(host):
             return service
-        return discovery.addressed(service, engine, self.address, await self._opens(self.address, port))
+        return discovery.addressed(service, engine, self.address, beyond_loopback=await self._opens(self.address, port))
 
     def assume(self, service: Service) -> Service:
         """A service whose engine does not answer: how it listens cannot be told, so it counts as reachable.
@@ -39,4 +39,4 @@ class Reach:
         """
         if not service.reachable:
             return service
-        return discovery.addressed(service, by_protocol("openai"), self.address, None)
+        return discovery.addressed(service, by_protocol("openai"), self.address, beyond_loopback=None)

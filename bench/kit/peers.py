@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kit import native
 from kit.processes import REPO, BenchError, Processes, free_port
-from kit.stack import MODEL
+from kit.stack import CLIENT_KEY, MODEL
 
 Start = Callable[[Processes, int, Sequence[int]], int]
 VENVS = REPO / ".cache" / "peers"
@@ -45,7 +45,7 @@ _LITELLM = """
 model_list:
   - model_name: {model}
     litellm_params: {{model: "openai/{model}", api_base: "http://127.0.0.1:{upstream}/v1", api_key: none}}
-general_settings: {{}}
+general_settings: {{master_key: {key}}}
 litellm_settings: {{telemetry: false, num_retries: 0}}
 """
 
@@ -89,7 +89,7 @@ def litellm(programs: Processes, upstream: int, cores: Sequence[int]) -> int:
     python = _installed("litellm", "litellm[proxy]")
     port = free_port()
     config = programs.folder / "litellm.yaml"
-    config.write_text(_LITELLM.format(model=MODEL, upstream=upstream))
+    config.write_text(_LITELLM.format(model=MODEL, upstream=upstream, key=CLIENT_KEY))
     argv = [str(Path(python).parent / "litellm"), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
     # Its list of prices is read from the wheel, not fetched.
     started = programs.start("litellm", argv, cores=cores, env={"LITELLM_LOCAL_MODEL_COST_MAP": "True"})

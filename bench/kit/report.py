@@ -56,7 +56,10 @@ def number(value: float | None, digits: int = 0) -> str:
 
 def ratio(value: float | None, base: float | None) -> str:
     """As a multiple of another one."""
-    return "-" if not value or not base else f"{value / base:.2f}x"
+    if not value or not base:
+        return "-"
+    times = value / base
+    return f"{times:.0f}x" if times >= 10 else f"{times:.2f}x" if times >= 0.1 else f"{times:.4f}x"
 
 
 def _cpu() -> str:

@@ -17,7 +17,7 @@ from kit import native
 from kit.processes import Processes, Program, free_port
 
 MODEL = "bench-chat"
-CLIENT_KEY = "bench-client-key-0123456789abcdef"
+CLIENT_KEY = "sk-bench-client-key-0123456789abcdef"
 NODE_KEY = "bench-node-key-0123456789abcdef"
 HEADERS = {"Authorization": f"Bearer {CLIENT_KEY}"}
 

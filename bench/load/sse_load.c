@@ -2,10 +2,12 @@
  *
  * The events carry the time at which the upstream made them ("ts:<19 digits>", CLOCK_MONOTONIC in ns
  * of the same machine). Streams are opened one by one over --ramp seconds, so that they do not beat
- * in step; what is measured lies within --seconds after all are open and --settle has passed. Then
- * the streams run to their end, and what never came is counted.
+ * in step. What is measured lies within --seconds, after the last one was answered (or after --opening
+ * more seconds: a proxy at its end hardly takes new ones) and --settle has passed. Then the streams run
+ * to their end, for which they have --patience, and what never came is counted.
  *
- * usage: sse_load --port P --streams N --rate R --seconds S [--ramp S] [--settle S] [--key K] [--model M] [--path P]
+ * usage: sse_load --port P --streams N --rate R --seconds S [--ramp S] [--opening S] [--settle S]
+ *                 [--patience S] [--key K] [--model M] [--path P]
  * Prints one JSON object; times in milliseconds.
  */
 #define _GNU_SOURCE
@@ -36,14 +38,14 @@ struct stream {
 
 static int port, epoll_fd;
 static long streams_wanted = 100;
-static double rate = 50, seconds = 5, ramp = 1, settle = 1, patience = 10;
+static double rate = 50, seconds = 5, ramp = 1, opening = 3, settle = 1, patience = 5;
 static const char *key = "", *model = "bench-chat", *path = "/v1/chat/completions";
 static char request[4096], first_failure[256];
 static size_t request_len;
 static char buffer[CARRY + BUFFER];
 static uint32_t *buckets;
 static uint64_t window_from, window_to, late_max;
-static long in_window, total, done_count, failed_count, per_stream;
+static long in_window, total, answered_count, open_count, done_count, failed_count, per_stream;
 
 static uint64_t now_ns(void) {
     struct timespec t;
@@ -80,7 +82,7 @@ static void count(struct stream *s, uint64_t made, uint64_t now) {
     uint64_t late = now > made ? now - made : 0, bucket = late / 1000 / BUCKET_US;
     s->events++;
     total++;
-    if (now < window_from || now >= window_to) return;
+    if (!window_from || now < window_from || now >= window_to) return;
     in_window++;
     if (late > late_max) late_max = late;
     buckets[bucket < BUCKETS ? bucket : BUCKETS - 1]++;
@@ -104,6 +106,7 @@ static void readable(struct stream *s) {
     char *at = buffer + CARRY;
     if (!s->answered) {
         s->answered = true;
+        answered_count++;
         if (n < 12 || memcmp(at + 8, " 200", 4)) {
             at[n < 200 ? n : 200] = 0;
             for (char *p = at; *p; p++) if (*p == '\r' || *p == '\n' || *p == '"' || *p == '\\') *p = ' ';
@@ -150,16 +153,26 @@ static void make_request(void) {
                                    path, port, *key ? key : "none", n, body);
 }
 
+/* The measurement begins once, when all streams are open or waiting for them has to end. */
+static void begin_window(uint64_t now) {
+    open_count = answered_count;
+    window_from = now + (uint64_t)(settle * 1e9);
+    window_to = window_from + (uint64_t)(seconds * 1e9);
+}
+
 static void run(struct stream *streams) {
     struct epoll_event events[MAX_EVENTS];
-    uint64_t began = now_ns(), last = window_to + (uint64_t)((settle + patience) * 1e9);
+    uint64_t began = now_ns(), now = began, latest = began + (uint64_t)((ramp + opening) * 1e9);
+    uint64_t rest = (uint64_t)((opening + settle + patience) * 1e9);
     long opened = 0;
-    while (done_count + failed_count < streams_wanted && now_ns() < last) {
-        double share = ramp > 0 ? (double)(now_ns() - began) / (ramp * 1e9) : 1;
+    while (done_count + failed_count < streams_wanted && (!window_from || now < window_to + rest)) {
+        double share = ramp > 0 ? (double)(now - began) / (ramp * 1e9) : 1;
         long due = share >= 1 ? streams_wanted : (long)(share * (double)streams_wanted);
         for (int burst = 0; opened < due && burst < 32; opened++, burst++) open_stream(&streams[opened]);
         int n = epoll_wait(epoll_fd, events, MAX_EVENTS, opened < streams_wanted ? 1 : 100);
         for (int i = 0; i < n; i++) on_event(events[i].data.ptr, events[i].events);
+        now = now_ns();
+        if (!window_from && (answered_count == streams_wanted || now > latest)) begin_window(now);
     }
 }
 
@@ -171,6 +184,7 @@ int main(int argc, char **argv) {
         else if (!strcmp(argv[i], "--rate")) rate = atof(value);
         else if (!strcmp(argv[i], "--seconds")) seconds = atof(value);
         else if (!strcmp(argv[i], "--ramp")) ramp = atof(value);
+        else if (!strcmp(argv[i], "--opening")) opening = atof(value);
         else if (!strcmp(argv[i], "--settle")) settle = atof(value);
         else if (!strcmp(argv[i], "--patience")) patience = atof(value);
         else if (!strcmp(argv[i], "--key")) key = value;
@@ -181,18 +195,16 @@ int main(int argc, char **argv) {
     getrlimit(RLIMIT_NOFILE, &files);
     files.rlim_cur = files.rlim_max;
     setrlimit(RLIMIT_NOFILE, &files);
-    per_stream = (long)(rate * (ramp + settle * 2 + seconds));
+    per_stream = (long)(rate * (ramp + opening + settle * 2 + seconds));
     buckets = calloc(BUCKETS, sizeof *buckets);
     struct stream *streams = calloc((size_t)streams_wanted, sizeof *streams);
     epoll_fd = epoll_create1(0);
     make_request();
-    window_from = now_ns() + (uint64_t)((ramp + settle) * 1e9);
-    window_to = window_from + (uint64_t)(seconds * 1e9);
     run(streams);
-    printf("{\"streams\": %ld, \"rate\": %g, \"seconds\": %g, \"events_per_s\": %.1f, \"offered_per_s\": %.1f, "
+    printf("{\"streams\": %ld, \"open\": %ld, \"rate\": %g, \"seconds\": %g, \"events_per_s\": %.1f, \"offered_per_s\": %.1f, "
            "\"p50_ms\": %.3f, \"p99_ms\": %.3f, \"max_ms\": %.3f, \"finished\": %ld, \"failed\": %ld, "
            "\"delivered\": %ld, \"due\": %ld, \"first_failure\": \"%s\"}\n",
-           streams_wanted, rate, seconds, (double)in_window / seconds, (double)streams_wanted * rate, percentile(0.5),
+           streams_wanted, open_count, rate, seconds, (double)in_window / seconds, (double)streams_wanted * rate, percentile(0.5),
            percentile(0.99), (double)late_max / 1e6, done_count, failed_count, total, per_stream * streams_wanted,
            first_failure);
     return 0;

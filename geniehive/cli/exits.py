@@ -1,7 +1,7 @@
 """What the exit codes mean, and how an error becomes one line and a code.
 
-0 done · 1 it failed · 2 wrong usage or configuration · 3 the control plane cannot be reached · 4 the key was refused ·
-5 there is no such thing · 130 interrupted
+0 done · 1 it failed · 2 wrong usage or configuration · 3 the control plane or the gateway cannot be reached ·
+4 the key was refused · 5 there is no such thing · 130 interrupted
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import NoReturn
 from geniehive.errors import (
     ConfigError,
     ControlPlaneUnreachable,
+    GatewayUnreachable,
     GenieHiveError,
     NotFound,
     PermissionDenied,
@@ -28,6 +29,7 @@ INTERRUPTED = 130
 _CODES: tuple[tuple[type[GenieHiveError], int], ...] = (
     (ConfigError, USAGE),
     (ControlPlaneUnreachable, UNREACHABLE),
+    (GatewayUnreachable, UNREACHABLE),
     (Unauthenticated, REFUSED),
     (PermissionDenied, REFUSED),
     (NotFound, NOT_FOUND),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from geniehive.cli import config_commands, daemons, exits, listings, orders, route, up, version
+from geniehive.cli import bench, config_commands, daemons, exits, listings, orders, requests, route, up, version
 from geniehive.errors import GenieHiveError
 
-EPILOG = "Exit codes: 0 done, 1 failed, 2 usage or config, 3 control plane unreachable, 4 key refused, 5 not found."
+EPILOG = "Exit codes: 0 done, 1 failed, 2 usage or config, 3 daemon unreachable, 4 key refused, 5 not found."
 
 app = typer.Typer(
     name="geniehive",
@@ -22,8 +22,10 @@ app = typer.Typer(
 up.register(app)
 daemons.register(app)
 listings.register(app)
+requests.register(app)
 route.register(app)
 orders.register(app)
+bench.register(app)
 config_commands.register(app)
 version.register(app)
 

@@ -45,6 +45,18 @@ ApiKey = Annotated[
         help="Admin key, instead of the config's keys. Better set by the variable: others can see your arguments.",
     ),
 ]
+Gateway = Annotated[
+    str, typer.Option("--gateway", metavar="URL", help="Gateway to ask, instead of the config's address.")
+]
+GatewayKey = Annotated[
+    str,
+    typer.Option(
+        "--api-key",
+        envvar="GENIEHIVE_API_KEY",
+        show_envvar=True,
+        help="Key, instead of the config's; an admin's sees all requests, a client's its own.",
+    ),
+]
 Insecure = Annotated[bool, typer.Option("--insecure", help="Listen beyond loopback although no keys are set.")]
 Level = Annotated[LogLevel, typer.Option("--log-level", help="How much to log.")]
 LogJson = Annotated[bool, typer.Option("--log-json", help="Log one JSON object a line.")]

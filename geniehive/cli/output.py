@@ -12,9 +12,9 @@ import msgspec
 
 from geniehive.cli.options import Output
 
-_GOOD = frozenset({"up", "healthy", "succeeded"})
-_BAD = frozenset({"offline", "unhealthy", "failed", "quarantined"})
-_FAIR = frozenset({"stale", "loading", "draining", "unknown"})
+_GOOD = frozenset({"up", "healthy", "succeeded", "ok"})
+_BAD = frozenset({"offline", "unhealthy", "failed", "cut", "quarantined"})
+_FAIR = frozenset({"stale", "loading", "draining", "unknown", "open", "cancelled"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,4 +91,9 @@ def _cell(text: str) -> Any:
 
     word = text.split(",", maxsplit=1)[0]
     style = "green" if word in _GOOD else "red" if word in _BAD else "yellow" if word in _FAIR else ""
-    return Text("".join(char if char.isprintable() else "?" for char in text), style=style)
+    return Text(printable(text), style=style)
+
+
+def printable(text: str) -> str:
+    """Text whose control characters, which others may have put there, are "?"."""
+    return "".join(char if char.isprintable() else "?" for char in text)

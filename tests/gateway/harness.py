@@ -14,6 +14,9 @@ from gateway.app import build_app, spawner
 from gateway.cluster import ClusterViews
 from gateway.http import Server
 from gateway.inflight import InFlight
+from gateway.receipts import Receipts
+from gateway.request_views import RequestViews
+from gateway.siblings import Siblings
 from gateway.upstream import Upstream
 from gateway.view import RoutingView
 from geniehive.config import AuthConfig, Config, GatewayConfig
@@ -47,10 +50,12 @@ def snapshot(services, roles=()):
 
 
 @asynccontextmanager
-async def gateway(*services, roles=(), keys=(), snapshotted=True, **limits):
+async def gateway(*services, roles=(), keys=(), admins=(), snapshotted=True, **limits):
     """A running gateway; `limits` are fields of GatewayConfig. Services may be given as URLs."""
     made = [service(n, each) if isinstance(each, str) else each for n, each in enumerate(services, 1)]
-    config = Config(gateway=GatewayConfig(port=0, **limits), auth=AuthConfig(client_api_keys=keys))
+    config = Config(
+        gateway=GatewayConfig(port=0, **limits), auth=AuthConfig(client_api_keys=keys, admin_api_keys=admins)
+    )
     view = RoutingView("round_robin")
     if snapshotted:
         view.replace(snapshot(made, roles))
@@ -62,7 +67,8 @@ async def gateway(*services, roles=(), keys=(), snapshotted=True, **limits):
         Upstream(connect_timeout_s=config.gateway.connect_timeout_s) as relay,
     ):
         cluster = ClusterViews(view, in_flight, channel, "")
-        front = build_app(config, view, in_flight, relay, cluster, spawner(tasks))
+        requests = RequestViews(Receipts(config.gateway.receipts), Siblings())
+        front = build_app(config, view, in_flight, relay, cluster, requests, spawner(tasks))
         server = Server(front, header_timeout_s=config.gateway.header_timeout_s)
         listener = await loop.create_server(server, "127.0.0.1", 0)
         port = listener.sockets[0].getsockname()[1]

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.gateway.harness import gateway, raw
-from tests.gateway.misbehaving import KEEP, completion, upstream
+from tests.gateway.misbehaving import KEEP, completion, stream, upstream
 
 ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 BODY = json.dumps(ASK).encode()
@@ -309,8 +309,8 @@ async def test_cluster_routes_take_ids_with_slashes():
 
 
 async def test_metrics_count_requests_and_attempts():
-    async with upstream((completion(), KEEP)) as up, gateway(up.url) as gw, httpx.AsyncClient() as http:
-        await http.post(gw.url + CHAT, json=ASK)
+    async with upstream((*stream("hi"), KEEP)) as up, gateway(up.url) as gw, httpx.AsyncClient() as http:
+        await http.post(gw.url + CHAT, json={**ASK, "stream": True})
         await http.get(gw.url + "/nope")
         text = (await http.get(gw.url + "/metrics")).text
         assert 'geniehive_gateway_requests_total{operation="chat",status="200"} 1.0' in text

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.sse import SseScanner, tokens_in
+from gateway.sse import SseScanner, told_in
 from geniehive.errors import UpstreamUnavailable
 
 
@@ -144,8 +144,9 @@ def test_json_of_another_shape_passes():
 
 def test_tokens_are_taken_from_usage():
     assert learn('{"choices":[],"usage":{"completion_tokens":7}}').tokens == 7
-    assert tokens_in(b'{"usage":{"completion_tokens":3}}') == 3
-    assert tokens_in(b"WEBVTT") is None
+    assert told_in(b'{"usage":{"completion_tokens":3}}') == (None, 3, None)
+    assert told_in(b'{"usage":{"prompt_tokens":2},"choices":[{"finish_reason":"length"}]}') == (2, None, "length")
+    assert told_in(b"WEBVTT") == (None, None, None)
 
 
 def test_an_event_beyond_the_bound_is_refused():

@@ -40,6 +40,7 @@ WHAT_TO_DO = {
     "Overloaded": "try again after `Retry-After`",
     "StoreError": "look at the control plane's log: disk full, database locked or damaged",
     "ControlPlaneUnreachable": "start the control plane, or correct `control_plane.address`",
+    "GatewayUnreachable": "start the gateway, or say where it is: `--gateway URL`",
     "InternalError": "a defect of ours: please report it with the `x-request-id`",
     "GenieHiveError": "a defect of ours: please report it with the `x-request-id`",
 }
@@ -51,6 +52,8 @@ def config_tables() -> str:
     for name, kind in _fields(config.Config):
         if is_struct(kind):
             parts.append(_section(f"{name}", kind, f"{name}."))
+            inner = ((f"{name}.{key}", its) for key, its in _fields(kind) if is_struct(its))
+            parts += [_section(key, its, f"{key}.") for key, its in inner]
         elif get_origin(kind) is tuple:
             item = get_args(kind)[0]
             parts.append(_section(f"{name}[]", item, ""))

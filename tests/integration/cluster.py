@@ -1,6 +1,6 @@
 """A cluster of real daemons: `geniehive control`, `gateway` and `node`, each with a config file of its own.
 
-Leases are short (1.5 s) and heartbeats quick (0.3 s) where a test asks for `QUICK`; otherwise they are long, so that a
+Leases are short (2.5 s) and heartbeats quick (0.3 s) where a test asks for `QUICK`; otherwise they are long, so that a
 busy machine cannot make a host stale that no test killed.
 """
 
@@ -23,8 +23,9 @@ from geniehive.v1 import cluster_service_pb2_grpc
 from tests.integration.daemons import Daemon, clean_environ, cli, eventually, free_ports
 
 Json = dict[str, Any]
-QUICK: Json = {"lease_ttl_s": 1.5, "lease_grace_s": 2.0, "heartbeat_interval_s": 0.3}
+QUICK: Json = {"lease_ttl_s": 2.5, "lease_grace_s": 1.0, "heartbeat_interval_s": 0.3}
 _CALM: Json = {"lease_ttl_s": 30, "lease_grace_s": 30, "heartbeat_interval_s": 0.3}
+KEYS: Json = {"client_api_keys": ["client-1", "client-2"], "node_api_keys": ["node-1"], "admin_api_keys": ["admin-1"]}
 
 
 class Cluster:
@@ -46,6 +47,14 @@ class Cluster:
         self._channel: grpc.Channel | None = None
 
     # --- daemons ---------------------------------------------------------------------------------
+
+    def start(self, host_id: str, services: list[Json], **node: Any) -> None:
+        """All three at once, in no order, as after a power cut; with one node agent."""
+        self._start("control", "control", {})
+        self._start("gateway", "gateway", {})
+        self.start_node(host_id, services, **node)
+        self.start_control()
+        self.start_gateway()
 
     def start_control(self) -> Daemon:
         """The control plane, once its health check says SERVING."""
@@ -103,7 +112,8 @@ class Cluster:
 
     def _start(self, name: str, command: str, sections: Json) -> Daemon:
         if name in self.daemons:
-            return self.daemons[name].start()
+            known = self.daemons[name]
+            return known if known.running else known.start()
         path = self.folder / f"{name}.yaml"
         path.write_text(json.dumps(self.config(sections), indent=1))
         self.daemons[name] = Daemon(

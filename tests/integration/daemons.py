@@ -14,11 +14,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import TypeVar
 
+import grpc
 import httpx
 import pytest
 
@@ -32,7 +33,7 @@ _POLL_S = 0.02
 _TAIL = 6000
 # Below the ports that the kernel gives to outgoing connections: nobody takes one while its daemon restarts.
 _PORTS = range(20_000, 32_000)
-_TRANSIENT = (AssertionError, httpx.TransportError, KeyError, LookupError)
+_TRANSIENT = (AssertionError, LookupError, httpx.TransportError, grpc.RpcError)
 
 
 def eventually(ask: Callable[[], T], *, within: float = DEADLINE_S, logs: Callable[[], str] = str) -> T:
@@ -162,13 +163,6 @@ class Daemon:
             self.kill()
             pytest.fail(f"{self.argv[4:]} did not end within {within:g} s\n{self.tail()}")
 
-    def stop(self) -> None:
-        """SIGTERM, which a daemon that still runs has to follow with exit code 0."""
-        if self.running:
-            self.terminate()
-            code = self.wait()
-            assert code == 0, f"exit code {code}\n{self.tail()}"
-
     def log(self) -> str:
         """All that it printed."""
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
@@ -176,16 +170,6 @@ class Daemon:
     def tail(self) -> str:
         """The end of that, for messages."""
         return f"--- {self.log_path.name}\n{self.log()[-_TAIL:]}"
-
-
-@contextlib.contextmanager
-def ended(*daemons: Daemon) -> Iterator[None]:
-    """Whatever happens inside, the daemons are gone afterwards."""
-    try:
-        yield
-    finally:
-        for daemon in daemons:
-            daemon.kill()
 
 
 def complaint(stderr: str) -> str:
@@ -206,8 +190,3 @@ def _status_bytes(pid: int, name: str) -> int:
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
     raise LookupError(name)
-
-
-def read_all(stream: IO[bytes]) -> str:
-    """What is left in a pipe."""
-    return stream.read().decode(errors="replace")

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import socket
-from collections.abc import Iterator
 
 import openai
 import pytest
 
 from tests.engine_fixture import LlamaServer
-from tests.integration.cluster import Cluster, chat_body, running_cluster, service
-
-KEYS = {"client_api_keys": ["client-1", "client-2"], "node_api_keys": ["node-1"], "admin_api_keys": ["admin-1"]}
+from tests.integration.cluster import KEYS, Cluster, chat_body
 
 
-@pytest.fixture(scope="module")
-def cluster(llama_server: LlamaServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with running_cluster(tmp_path_factory.mktemp("keys"), auth=KEYS) as cluster:
-        cluster.start_control()
-        cluster.start_gateway()
-        cluster.start_node("alpha", [service("alpha/llama", llama_server.base_url)])
-        cluster.wait_for_model(llama_server.model)
-        yield cluster
+@pytest.fixture
+def cluster(locked_cluster: Cluster) -> Cluster:
+    return locked_cluster
 
 
 @pytest.fixture
@@ -92,17 +83,16 @@ def test_401_comes_before_the_body(cluster: Cluster, path: str) -> None:
     assert answer.startswith(b"HTTP/1.1 401 ")
 
 
-def test_without_keys_everybody_may_ask(llama_server: LlamaServer, tmp_path_factory: pytest.TempPathFactory) -> None:
-    with running_cluster(tmp_path_factory.mktemp("open")) as cluster:
-        cluster.start_control()
-        cluster.start_gateway()
-        for headers in ({}, {"authorization": "Bearer anything"}, {"x-api-key": "anything"}):
-            assert cluster.http.get("/v1/models", headers=headers).json()["data"] == []
+def test_without_keys_everybody_may_ask(open_cluster: Cluster, model: str) -> None:
+    for headers in ({}, {"authorization": "Bearer anything"}, {"x-api-key": "anything"}):
+        assert open_cluster.http.get("/v1/models", headers=headers).status_code == 200
+        answer = open_cluster.http.post("/v1/chat/completions", json=chat_body(model), headers=headers)
+        assert answer.status_code == 200
 
 
 def test_no_log_shows_a_key(cluster: Cluster, model: str) -> None:
     cluster.chat(model)
     logs = "".join(daemon.log() for daemon in cluster.daemons.values())
     assert logs
-    for key in json.loads(json.dumps(KEYS)).values():
+    for key in KEYS.values():
         assert not [one for one in key if one in logs]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from geniehive.v1 import cluster_service_pb2
 from tests.integration.cluster import Cluster, Json, running_cluster
 from tests.integration.daemons import Daemon, clean_environ, complaint, eventually, free_ports, geniehive, listening
 
@@ -69,7 +71,7 @@ def test_wrong_environment_variable_is_told(tmp_path: Path) -> None:
     assert "GENIEHIVE_GATEWAY__PORT" in complaint(done.stderr)
 
 
-@contextmanager
+@contextlib.contextmanager
 def occupied() -> Iterator[int]:
     """A port that somebody listens on."""
     with socket.socket() as sock:
@@ -137,26 +139,30 @@ class Deaf:
     """Something at the control plane's address that hangs up on everybody, and counts them."""
 
     def __init__(self, port: int) -> None:
+        self.turned_away = 0
         self._sock = socket.create_server(("127.0.0.1", port))
-        self._sock.settimeout(20)
+        self._thread = threading.Thread(target=self._hang_up)
+        self._thread.start()
 
-    def turn_away(self, count: int) -> None:
-        """Hang up so many times."""
-        for _ in range(count):
-            self._sock.accept()[0].close()
+    def _hang_up(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                self._sock.accept()[0].close()
+                self.turned_away += 1
 
     def close(self) -> None:
+        self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
+        self._thread.join()
 
 
 @pytest.mark.parametrize("daemon", ["gateway", "node"])
 def test_unreachable_control_plane_is_told_once_and_tried_again(tmp_path: Path, daemon: str) -> None:
     with running_cluster(tmp_path) as cluster:
-        deaf = Deaf(cluster.control_port)
-        process = start(cluster, daemon)
-        cluster.wait_for(lambda: lines_about(process, cluster.address))
-        deaf.turn_away(6)
-        deaf.close()
+        with contextlib.closing(Deaf(cluster.control_port)) as deaf:
+            process = start(cluster, daemon)
+            cluster.wait_for(lambda: deaf.turned_away > 3)
+            cluster.wait_for(lambda: lines_about(process, cluster.address))
         assert len(lines_about(process, cluster.address)) == 1, process.log()
         cluster.start_control()
         cluster.wait_for(lambda: connected(cluster, daemon))
@@ -170,7 +176,8 @@ def start(cluster: Cluster, daemon: str) -> Daemon:
 def connected(cluster: Cluster, daemon: str) -> bool:
     if daemon == "gateway":
         return bool(cluster.http.get("/readyz").status_code == 200)
-    return "alpha" in geniehive("nodes", "--control", cluster.address, cwd=cluster.folder).stdout
+    answer = cluster.operator().ListHosts(cluster_service_pb2.ListHostsRequest(), timeout=5)
+    return [host.host_id for host in answer.hosts] == ["alpha"]
 
 
 def lines_about(process: Daemon, word: str) -> list[str]:

@@ -65,22 +65,37 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 @pytest.fixture(scope="module")
 def daemons(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with running_cluster(tmp_path_factory.mktemp("daemons"), control=QUICK) as cluster:
-        cluster.start_control()
-        cluster.start_gateway()
-        cluster.start_node("alpha", [service(SERVICE, engine.url)])
+        cluster.start("alpha", [service(SERVICE, engine.url)])
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def patient_daemons(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with running_cluster(tmp_path_factory.mktemp("patient")) as cluster:
+        cluster.start("alpha", [service(SERVICE, engine.url)])
         yield cluster
 
 
 @pytest.fixture
 def cluster(daemons: Cluster, engine: Engine) -> Cluster:
-    """All three daemons and the engine run, whatever the test before has done."""
+    """Short leases; all three daemons and the engine run, whatever the test before has done."""
+    return whole(daemons, engine)
+
+
+@pytest.fixture
+def patient(patient_daemons: Cluster, engine: Engine) -> Cluster:
+    """The same with leases that outlast a restart."""
+    return whole(patient_daemons, engine)
+
+
+def whole(cluster: Cluster, engine: Engine) -> Cluster:
     engine.start()
-    for daemon in daemons.daemons.values():
+    for daemon in cluster.daemons.values():
         if not daemon.running:
             daemon.start()
-    daemons.wait_for(lambda: daemons.serving() and daemons.health()["status"] == "ok")
-    daemons.wait_for_model(model_of(engine))
-    return daemons
+    cluster.wait_for(lambda: cluster.serving() and cluster.health()["status"] == "ok")
+    cluster.wait_for_model(model_of(engine))
+    return cluster
 
 
 def model_of(engine: Engine) -> str:
@@ -142,27 +157,37 @@ def assert_openai_error(answer: httpx.Response, *statuses: int) -> Json:
     return error
 
 
-def test_requests_go_on_without_a_control_plane_and_the_node_registers_again(cluster: Cluster, engine: Engine) -> None:
+def test_requests_go_on_without_a_control_plane_and_the_node_registers_again(patient: Cluster, engine: Engine) -> None:
     model = model_of(engine)
-    before = cluster.health()
-    with Watcher(cluster, model) as watcher:
-        cluster.daemons["control"].kill()
-        assert cluster.chat(model).status_code == 200
-        cluster.wait_for(lambda: cluster.health()["status"] == "stale")
-        assert cluster.chat(model).status_code == 200
-        assert cluster.model_status(model)["value"] == "loaded"
-        assert cluster.http.get("/readyz").status_code == 200
-        assert cluster.http.get("/v1/cluster/hosts").json()["stale"] is True
+    before = patient.health()
+    with Watcher(patient, model) as watcher:
+        patient.daemons["control"].kill()
+        assert patient.chat(model).status_code == 200
+        patient.wait_for(lambda: patient.health()["status"] == "stale")
+        assert patient.chat(model).status_code == 200
+        assert patient.model_status(model)["value"] == "loaded"
+        assert patient.http.get("/readyz").status_code == 200
+        assert patient.http.get("/v1/cluster/hosts").json()["stale"] is True
 
-        cluster.restart("control")
-        cluster.wait_for(lambda: cluster.health()["status"] == "ok")
-        heartbeat_arrives(cluster, "alpha")
-        assert host_at_control(cluster, "alpha").lease == resources_pb2.LEASE_STATE_UP
-        assert cluster.chat(model).status_code == 200
-    after = cluster.health()
+        patient.restart("control")
+        patient.wait_for(lambda: patient.health()["status"] == "ok")
+        heartbeat_arrives(patient, "alpha")
+        assert host_at_control(patient, "alpha").lease == resources_pb2.LEASE_STATE_UP
+        assert patient.chat(model).status_code == 200
+    after = patient.health()
     assert after["epoch"] > before["epoch"]
     assert watcher.asked > 10
     assert not watcher.wrong, watcher.wrong[:3]
+
+
+def test_hosts_that_a_restarted_control_plane_remembers_are_up_for_one_lease(patient: Cluster, engine: Engine) -> None:
+    before = patient.health()["epoch"]
+    patient.daemons["control"].kill()
+    patient.daemons["alpha"].kill()
+    patient.restart("control")
+    patient.wait_for(lambda: patient.health()["epoch"] > before)
+    assert patient.host("alpha")["lease"] == "up"
+    assert patient.chat(model_of(engine)).status_code == 200
 
 
 def test_control_plane_that_lost_its_database_learns_everything_from_the_nodes(
@@ -172,6 +197,7 @@ def test_control_plane_that_lost_its_database_learns_everything_from_the_nodes(
     for file in cluster.folder.glob("geniehive.sqlite3*"):
         file.unlink()
     cluster.restart("control")
+    cluster.wait_for(cluster.serving)
     cluster.wait_for(lambda: host_at_control(cluster, "alpha"))
     cluster.wait_for(lambda: cluster.health()["status"] == "ok")
     cluster.wait_for_model(model_of(engine))
@@ -284,15 +310,13 @@ def chunk(delta: str, reason: str) -> bytes:
 
 
 def start_with_slow_engine(cluster: Cluster, url: str) -> None:
-    cluster.start_control()
-    cluster.start_gateway()
     static: Json = {
         "service_id": "gamma/slow",
         "kind": "chat",
         "endpoint": url,
         "assets": [{"asset_id": "slow", "loaded": True}],
     }
-    cluster.start_node("gamma", [static])
+    cluster.start("gamma", [static])
     cluster.wait_for_model("slow")
 
 

@@ -30,7 +30,7 @@ def engine() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with running_cluster(tmp_path_factory.mktemp("beat")) as cluster:
+    with running_cluster(tmp_path_factory.mktemp("beat"), routing={"default_strategy": "round_robin"}) as cluster:
         cluster.start_control()
         cluster.start_gateway()
         yield cluster

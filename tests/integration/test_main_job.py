@@ -6,26 +6,21 @@ import asyncio
 import json
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import openai
 import pytest
 
 from tests.engine_fixture import LlamaServer
-from tests.integration.cluster import Cluster, Json, chat_body, running_cluster, service
+from tests.integration.cluster import Cluster, Json, chat_body
 from tests.integration.daemons import clean_environ, geniehive
 
 SERVICE = "alpha/chat/llama"
 
 
-@pytest.fixture(scope="module")
-def cluster(llama_server: LlamaServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with running_cluster(tmp_path_factory.mktemp("main")) as cluster:
-        cluster.start_control()
-        cluster.start_gateway()
-        cluster.start_node("alpha", [service(SERVICE, llama_server.base_url)], display_name="Alpha")
-        cluster.wait_for_model(llama_server.model)
-        yield cluster
+@pytest.fixture
+def cluster(open_cluster: Cluster) -> Cluster:
+    return open_cluster
 
 
 @pytest.fixture

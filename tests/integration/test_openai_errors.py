@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
 
 import httpx
 import openai
 import pytest
 
 from tests.engine_fixture import LlamaServer
-from tests.integration.cluster import Cluster, Json, chat_body, running_cluster, service
+from tests.integration.cluster import Cluster, Json, chat_body
 
 
-@pytest.fixture(scope="module")
-def cluster(llama_server: LlamaServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    limits = {"max_body_bytes": 100_000}
-    with running_cluster(tmp_path_factory.mktemp("errors"), gateway=limits) as cluster:
-        cluster.start_control()
-        cluster.start_gateway()
-        cluster.start_node("alpha", [service("alpha/llama", llama_server.base_url)])
-        cluster.wait_for_model(llama_server.model)
-        yield cluster
+@pytest.fixture
+def cluster(open_cluster: Cluster) -> Cluster:
+    return open_cluster
 
 
 @pytest.fixture

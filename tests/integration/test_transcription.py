@@ -40,12 +40,10 @@ def cluster(ears: Recorder, whisper: Recorder, tmp_path_factory: pytest.TempPath
         "service_id": "alpha/ears",
         "kinds": kinds,
         "endpoint": ears.url,
-        "assets": [{"asset_id": "listener", "aliases": ["whisper-1"]}],
+        "assets": [{"asset_id": "listener", "aliases": ["ear-1"]}],
     }
     with running_cluster(tmp_path_factory.mktemp("audio")) as cluster:
-        cluster.start_control()
-        cluster.start_gateway()
-        cluster.start_node("alpha", [static, service("alpha/whisper", whisper.url, kinds=kinds)])
+        cluster.start("alpha", [static, service("alpha/whisper", whisper.url, kinds=kinds)])
         cluster.wait_for_model("listener")
         cluster.wait_for_model("alpha/whisper")
         yield cluster
@@ -72,9 +70,10 @@ def test_openai_sdk_transcribes_and_nothing_is_lost(cluster: Cluster, ears: Reco
     assert ears.paths[-1] == "/v1/audio/transcriptions"
 
 
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # the SDK's word for its own models
 def test_openai_sdk_translates_by_an_alias(cluster: Cluster, ears: Recorder) -> None:
     with cluster.openai() as client:
-        answer = client.audio.translations.create(model="whisper-1", file=("a.mp3", CLIP), response_format="text")
+        answer = client.audio.translations.create(model="ear-1", file=("a.mp3", CLIP), response_format="text")
     assert answer.strip() == HEARD
     assert ears.paths[-1] == "/v1/audio/translations"
     assert ("model", "listener") in ears.forms[-1].fields
@@ -170,6 +169,7 @@ def test_whispercpp_gets_the_form_that_it_takes(cluster: Cluster, whisper: Recor
     assert fields == {"temperature": "0.3", "language": "auto", "response_format": "json"}
 
 
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
 def test_whispercpp_translates_where_openai_has_a_route_for_it(cluster: Cluster, whisper: Recorder) -> None:
     with cluster.openai() as client:
         answer = client.audio.translations.create(model="alpha/whisper", file=("clip.wav", CLIP))
@@ -200,7 +200,7 @@ def test_formats_of_whispercpp_arrive_as_it_wrote_them(cluster: Cluster, wanted:
 @pytest.mark.parametrize(
     ("post", "says"),
     [
-        (lambda http, url: http.post(url, data={"model": "listener"}, files={"other": "x"}), "file"),
+        (lambda http, url: http.post(url, data={"model": "listener"}, files={"other": (None, "x")}), "file"),
         (lambda http, url: http.post(url, files={"file": ("a.wav", CLIP)}), "model"),
         (lambda http, url: http.post(url, data={"model": "nobody"}, files={"file": ("a.wav", CLIP)}), "nobody"),
         (lambda http, url: http.post(url, json={"model": "listener"}), "multipart"),

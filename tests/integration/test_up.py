@@ -49,6 +49,7 @@ class Up:
             GENIEHIVE_NODE__DISCOVER_PORTS=f"[{engine_port}]",
             GENIEHIVE_NODE__HOST_ID="here",
         )
+        self._seen: list[psutil.Process] = []
         self._out = folder / "up.out"
         with self._out.open("wb") as out:
             self.process = subprocess.Popen(
@@ -85,7 +86,8 @@ class Up:
             with contextlib.suppress(ProcessLookupError):
                 if os.getpgid(process.pid) == self.process.pid:
                     found[process.pid] = process
-        return list(found.values())
+        self._seen = list(found.values())
+        return self._seen
 
     def curl(self) -> str:
         """The command that it printed, as a user would copy it."""
@@ -94,9 +96,8 @@ class Up:
         return found[1]
 
     def end(self) -> None:
-        """End it, whatever it takes."""
-        family = self.family() if self.process.poll() is None else []
-        for process in family:
+        """End it and what it left behind, whatever it takes."""
+        for process in self.family() if self.process.poll() is None else self._seen:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self.process.wait()
@@ -208,7 +209,7 @@ def test_daemon_that_is_killed_is_started_again(up: Up, name: str) -> None:
 
 def daemons(up: Up) -> list[psutil.Process]:
     """Its three children that run."""
-    return [process for process in alive(up.family()) if "--parent-pid" in process.cmdline()[:20]]
+    return [process for process in alive(up.family()) if "--ready-fd" in process.cmdline()]
 
 
 # The last one of the module's: it ends what the others used.

@@ -1,14 +1,12 @@
 """Discovery corrects what the engine knows better, keeps what people said, and adds what nobody named."""
 
-import asyncio
-import socket
 import time
 
 import pytest
 from aiohttp.test_utils import unused_port
 
 from geniehive.resources import Asset, Health, HealthStatus, Observed, Operation, RequestPolicy, Runtime, Service
-from nodeagent.discovery import addressed, as_service, failed, listens_beyond_loopback, merge, scan
+from nodeagent.discovery import addressed, as_service, failed, merge, scan
 from nodeagent.engines import EngineState, by_protocol, engine_session
 from nodeagent.engines.naming import CHAT
 from tests.nodeagent.engines.replay import Answer, replaying
@@ -147,18 +145,6 @@ async def test_a_real_llama_cpp_is_found(llama_server):
 # --- addresses ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("host", "expected"), [("127.0.0.1", False), ("0.0.0.0", True), ("::", True)])
-async def test_who_can_reach_a_port(host, expected):
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, 0), family=family) as listener:
-        port = listener.getsockname()[1]
-        assert await asyncio.to_thread(listens_beyond_loopback, port) is expected
-
-
-def test_a_port_that_nobody_listens_on_is_not_known():
-    assert listens_beyond_loopback(unused_port()) is None
-
-
 @pytest.mark.parametrize(
     ("address", "beyond", "endpoint", "reachable"),
     [
@@ -172,11 +158,11 @@ def test_a_port_that_nobody_listens_on_is_not_known():
 )
 def test_an_engine_is_announced_where_others_can_dial_it(address, beyond, endpoint, reachable):
     local = Service(service_id="s", host_id="h", endpoint="http://127.0.0.1:11434")
-    service = addressed(local, by_protocol("ollama"), address, beyond)
+    service = addressed(local, by_protocol("ollama"), address, beyond_loopback=beyond)
     assert (service.endpoint, service.reachable) == (endpoint, reachable)
     assert ("OLLAMA_HOST=0.0.0.0" in " ".join(service.notes)) is not reachable
 
 
 def test_an_endpoint_of_another_machine_is_left_alone():
     remote = Service(service_id="s", host_id="h", endpoint="http://10.0.0.9:11434")
-    assert addressed(remote, by_protocol("ollama"), "10.0.0.7", False) == remote
+    assert addressed(remote, by_protocol("ollama"), "10.0.0.7", beyond_loopback=False) == remote

@@ -15,21 +15,22 @@ from geniehive.relay.failures import Unanswered
 from tests.geniehive.relay.wire import Line, whole
 
 ZIPPED = gzip.compress(b"hello", mtime=0)
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n"
+FIVE = b"content-length: 5\r\n\r\nhello"
+INTERIM = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n"
+PACKED = OK + b"content-encoding: gzip\r\ncontent-length: %d\r\n\r\n%b" % (len(ZIPPED), ZIPPED)
 ANSWERS = {
-    "length": (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", b"hello", True),
-    "chunked": (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhe\r\n3;x=y\r\nllo\r\n0\r\n\r\n", b"hello", True),
-    "chunked with a trailer": (
-        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx-sum: 1\r\n\r\n", b"hello", True),
-    "after 100 and 103": (
-        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n"
-        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", b"hello", True),
+    "length": (OK + FIVE, b"hello", True),
+    "chunked": (CHUNKED + b"2\r\nhe\r\n3;x=y\r\nllo\r\n0\r\n\r\n", b"hello", True),
+    "chunked with a trailer": (CHUNKED + b"5\r\nhello\r\n0\r\nx-sum: 1\r\n\r\n", b"hello", True),
+    "after 100 and 103": (INTERIM + OK + FIVE, b"hello", True),
     "no content": (b"HTTP/1.1 204 No Content\r\n\r\n", b"", True),
-    "nothing": (b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", b"", True),
-    "gzip": (
-        b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n%b" % (len(ZIPPED), ZIPPED), b"hello", True),
-    "connection: close": (b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 5\r\n\r\nhello", b"hello", False),
-    "http/1.0": (b"HTTP/1.0 200 OK\r\ncontent-length: 5\r\n\r\nhello", b"hello", False),
-}  # fmt: skip
+    "nothing": (OK + b"content-length: 0\r\n\r\n", b"", True),
+    "gzip": (PACKED, b"hello", True),
+    "connection: close": (OK + b"connection: close\r\n" + FIVE, b"hello", False),
+    "http/1.0": (b"HTTP/1.0 200 OK\r\n" + FIVE, b"hello", False),
+}
 
 
 @pytest.mark.parametrize("cut", [None, 1, 2, 3, 7])
