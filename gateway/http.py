@@ -223,6 +223,8 @@ class Connection(RequestHandler):
         message: str | None = None,  # noqa: ARG002 - aiohttp's signature
     ) -> web.StreamResponse:
         """Answer what no handler could: parser errors, and failures outside of handlers."""
+        if isinstance(exc, ConnectionError):
+            raise exc  # the client is gone: nobody to answer, nothing to log
         if request.writer.output_size > 0:
             raise ConnectionError("the answer had begun when it failed")
         error = parser_error(exc) if status < 500 else InternalError("the gateway failed")
