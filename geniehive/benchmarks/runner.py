@@ -19,7 +19,7 @@ from geniehive.benchmarks.judge import closer, heard
 from geniehive.benchmarks.outcome import Answered, Outcome, WorkloadResult, sum_up
 from geniehive.benchmarks.workloads import Case, Chat, Clip, Embed, Workload
 from geniehive.errors import (
-    ControlPlaneUnreachable,
+    GatewayUnreachable,
     GenieHiveError,
     InvalidRequest,
     NotFound,
@@ -231,9 +231,9 @@ async def post_report(client: httpx.AsyncClient, raw: bytes) -> tuple[str, ...]:
 
 def unreachable(client: httpx.AsyncClient, error: httpx.HTTPError) -> GenieHiveError:
     """The error for a gateway that does not answer."""
-    return ControlPlaneUnreachable(
+    return GatewayUnreachable(
         f"cannot reach the gateway at {client.base_url} ({type(error).__name__}): start it (geniehive up, or geniehive "
-        "gateway), or say where it is (--url URL)"
+        "gateway), or say where it is (--gateway URL)"
     )
 
 

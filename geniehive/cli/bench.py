@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 import uuid
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import typer
 
 from geniehive.cli import cells, options
+from geniehive.cli.gateway_client import GatewayTarget, gateway_target
 from geniehive.cli.options import Output
 from geniehive.cli.output import Listing, print_document, print_table
 from geniehive.errors import ConfigError, InvalidRequest
@@ -31,7 +31,6 @@ bench = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Url = Annotated[str, typer.Option("--url", metavar="URL", help="Gateway to ask, instead of the config's.")]
 Key = Annotated[
     str,
     typer.Option(
@@ -92,7 +91,7 @@ def run(
     ingest_too: Annotated[bool, typer.Option("--ingest", help="Post the report when it is done.")] = False,
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds for one request.")] = 300.0,
     config: options.ConfigFile = None,
-    url: Url = "",
+    gateway: options.Gateway = "",
     api_key: Key = "",
 ) -> None:
     """Run workloads against a model, role or service, and write a JSON report."""
@@ -102,7 +101,7 @@ def run(
     from geniehive.benchmarks.runner import Plan
 
     chosen = _chosen(workload, audio, transcript)
-    where = _gateway(config, url, api_key, admin=ingest_too)
+    where = gateway_target(config, gateway, api_key)
     plan = Plan(requests=requests, concurrency=concurrency, warmup=warmup)
     found = asyncio.run(_measure(where, timeout, model, chosen, plan, asked=bool(workload)))
     raw = encode(found)
@@ -122,7 +121,7 @@ def run(
 def ingest(
     report: Annotated[Path, typer.Argument(metavar="REPORT", help="What bench run wrote; - is standard input.")],
     config: options.ConfigFile = None,
-    url: Url = "",
+    gateway: options.Gateway = "",
     api_key: Key = "",
 ) -> None:
     """Post a report to the cluster: its samples are stored, all or none, and count in scores."""
@@ -130,38 +129,18 @@ def ingest(
 
     raw = sys.stdin.buffer.read() if str(report) == "-" else _read(report)
     samples_in(raw)  # what is plainly wrong need not travel
-    _post(_gateway(config, url, api_key, admin=True), raw, sys.stdout)
+    _post(gateway_target(config, gateway, api_key), raw, sys.stdout)
 
 
-class _Where:
-    """The gateway, and the key to show."""
+def _client(where: GatewayTarget, timeout_s: float) -> httpx.AsyncClient:
+    import httpx
 
-    def __init__(self, url: str, key: str) -> None:
-        self.url = url
-        self._key = key
-
-    def client(self, timeout_s: float) -> httpx.AsyncClient:
-        import httpx
-
-        headers = {"authorization": f"Bearer {self._key}"} if self._key else {}
-        limits = httpx.Limits(max_connections=None)
-        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=timeout_s, limits=limits, trust_env=False)
-
-
-def _gateway(config: Path | None, url: str, api_key: str, *, admin: bool) -> _Where:
-    """Where the gateway is, from options and config. Raises ConfigError."""
-    from geniehive.config_load import load_config
-
-    loaded = load_config(config, os.environ).config
-    if not url:
-        host = loaded.gateway.host
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104 - read, not bound
-        url = f"http://{host}:{loaded.gateway.port}"
-    if not url.startswith(("http://", "https://")):
-        raise ConfigError(f"--url {url}: expected http://host:port")
-    clients, admins = loaded.auth.client_api_keys, loaded.auth.admin_api_keys
-    key = api_key or next(iter((*admins, *clients) if admin else (*clients, *admins)), "")
-    return _Where(url.rstrip("/").removesuffix("/v1"), key)
+    headers = {"authorization": f"Bearer {where.key}"} if where.key else {}
+    limits = httpx.Limits(max_connections=None)
+    try:
+        return httpx.AsyncClient(base_url=where.url, headers=headers, timeout=timeout_s, limits=limits, trust_env=False)
+    except (httpx.InvalidURL, UnicodeEncodeError):
+        raise ConfigError(f"--gateway {where.url!r} is no URL, or the key is not plain ASCII") from None
 
 
 def _chosen(names: list[str] | None, audio: Path | None, transcript: str) -> tuple[Workload, ...]:
@@ -177,7 +156,7 @@ def _chosen(names: list[str] | None, audio: Path | None, transcript: str) -> tup
 
 
 async def _measure(
-    where: _Where, timeout_s: float, model: str, workloads: tuple[Workload, ...], plan: Plan, *, asked: bool
+    where: GatewayTarget, timeout_s: float, model: str, workloads: tuple[Workload, ...], plan: Plan, *, asked: bool
 ) -> Report:
     """Run what the model can do of the workloads; what was asked for by name it has to be able to do."""
     from geniehive import __version__
@@ -188,7 +167,7 @@ async def _measure(
     results: list[WorkloadResult] = []
     found: list[Any] = []
     started = time.time_ns() // 1_000_000
-    async with where.client(timeout_s) as client:
+    async with _client(where, timeout_s) as client:
         runner = Runner(client, model)
         target = await runner.look(dict.fromkeys(each.operation for each in workloads))
         able = [each for each in workloads if each.operation in target.operations]
@@ -251,13 +230,13 @@ class _Progress:
         return done
 
 
-def _post(where: _Where, raw: bytes, out: Any) -> None:
+def _post(where: GatewayTarget, raw: bytes, out: Any) -> None:
     import asyncio
 
     from geniehive.benchmarks.runner import post_report
 
     async def post() -> tuple[str, ...]:
-        async with where.client(30) as client:
+        async with _client(where, 30) as client:
             return await post_report(client, raw)
 
     ids = asyncio.run(post())

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import typer
 
-<<<<<<< HEAD
-from geniehive.cli import bench, config_commands, daemons, exits, listings, orders, route, up, version
-=======
-from geniehive.cli import config_commands, daemons, exits, listings, orders, requests, route, up, version
->>>>>>> main
+from geniehive.cli import bench, config_commands, daemons, exits, listings, orders, requests, route, up, version
 from geniehive.errors import GenieHiveError
 
 EPILOG = "Exit codes: 0 done, 1 failed, 2 usage or config, 3 daemon unreachable, 4 key refused, 5 not found."

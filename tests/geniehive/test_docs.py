@@ -8,11 +8,19 @@ import pytest
 from geniehive.cli.main import app
 from tests.geniehive import reference
 
-<<<<<<< HEAD
-PAGES = ["index", "install", "cli", "config", "errors", "request", "heartbeat", "command", "benchmarks", "probes"]
-=======
-PAGES = ["index", "install", "cli", "config", "errors", "request", "receipts", "heartbeat", "command"]
->>>>>>> main
+PAGES = [
+    "index",
+    "install",
+    "cli",
+    "config",
+    "errors",
+    "request",
+    "receipts",
+    "heartbeat",
+    "command",
+    "benchmarks",
+    "probes",
+]
 
 
 @pytest.mark.parametrize("name", ["config.md", "errors.md"])
@@ -31,11 +39,7 @@ def test_every_page_is_in_the_index_and_its_links_lead_somewhere(name):
 
 
 def test_the_files_that_the_pages_name_exist():
-<<<<<<< HEAD
-    for name in ("request", "heartbeat", "command", "benchmarks", "probes"):
-=======
-    for name in ("request", "receipts", "heartbeat", "command"):
->>>>>>> main
+    for name in ("request", "receipts", "heartbeat", "command", "benchmarks", "probes"):
         text = (reference.DOCS / f"{name}.md").read_text(encoding="utf-8")
         named = re.findall(r"`((?:geniehive|gateway|controlplane|nodeagent)/[a-z_/]+\.py)`", text)
         assert named

@@ -13,7 +13,7 @@ from geniehive.benchmarks.report import samples_in
 from geniehive.cli.main import app
 from geniehive.errors import (
     ConfigError,
-    ControlPlaneUnreachable,
+    GatewayUnreachable,
     InvalidRequest,
     NotFound,
     PermissionDenied,
@@ -46,7 +46,7 @@ async def geniehive(*arguments, key=ADMIN_KEY, **environ):
 async def bench(cluster, folder, *arguments, **options):
     report = folder / "report.json"
     result = await geniehive(
-        "bench", "run", "m", "--url", cluster.url, "--report", report, *arguments, **options
+        "bench", "run", "m", "--gateway", cluster.url, "--report", report, *arguments, **options
     )  # fmt: skip
     return result, json.loads(report.read_text()) if report.exists() else None
 
@@ -89,7 +89,7 @@ async def test_an_own_recording_is_judged_by_what_is_said_in_it(cluster, tmp_pat
     own = ("-w", "transcription.", "--audio", wav, "--transcript", "hello there world")
     _, report = await bench(cluster, tmp_path, *own)
     assert report["results"][0]["quality"] == pytest.approx(2 / 3)
-    alone = await geniehive("bench", "run", "m", "--url", cluster.url, "--transcript", "x")
+    alone = await geniehive("bench", "run", "m", "--gateway", cluster.url, "--transcript", "x")
     assert isinstance(alone.exception, InvalidRequest)
 
 
@@ -97,9 +97,9 @@ async def test_run_ingest_match_is_one_way(cluster, tmp_path):
     """What was measured is stored, reaches the gateways, and counts in matches."""
     result, report = await bench(cluster, tmp_path, "-w", "chat.short_reasoning")
     assert result.exit_code == 0, result.output
-    told = await geniehive("bench", "ingest", tmp_path / "report.json", "--url", cluster.url)
+    told = await geniehive("bench", "ingest", tmp_path / "report.json", "--gateway", cluster.url)
     assert told.stdout == "stored 1 sample\n"
-    again = await geniehive("bench", "ingest", tmp_path / "report.json", "--url", cluster.url)
+    again = await geniehive("bench", "ingest", tmp_path / "report.json", "--gateway", cluster.url)
     assert again.exit_code == 0
     stored = (await cluster.http.get("/v1/cluster/benchmarks")).json()["data"]
     assert [each["sample_id"] for each in stored] == [each["sample_id"] for each in report["samples"]]
@@ -158,13 +158,13 @@ async def test_errors_say_what_to_do(cluster, tmp_path, unused_tcp_port):
         assert isinstance(result.exception, kind), result.exception
         return result.exception.message
 
-    at = ("--url", cluster.url)
-    nobody = ("--url", f"http://127.0.0.1:{unused_tcp_port}")
+    at = ("--gateway", cluster.url)
+    nobody = ("--gateway", f"http://127.0.0.1:{unused_tcp_port}")
     assert "no workload 'chat'" in await fails(NotFound, "run", "m", "-w", "chat", *at)
     assert "'nix' does not exist" in await fails(NotFound, "run", "nix", *at)
-    assert "cannot reach the gateway" in await fails(ControlPlaneUnreachable, "run", "m", *nobody)
+    assert "cannot reach the gateway" in await fails(GatewayUnreachable, "run", "m", *nobody)
     assert "401" in await fails(Unauthenticated, "run", "m", *at, key="wrong")
-    assert "expected http" in await fails(ConfigError, "run", "m", "--url", "here")
+    assert "is no URL" in await fails(ConfigError, "run", "m", "--gateway", "http://a:b")
     assert "cannot be read" in await fails(ConfigError, "ingest", tmp_path / "none.json", *at)
     report = tmp_path / "bad.json"
     report.write_text("nonsense")
@@ -173,11 +173,11 @@ async def test_errors_say_what_to_do(cluster, tmp_path, unused_tcp_port):
     report.write_text(json.dumps({"samples": [sample]}))
     assert "requests is 0" in await fails(InvalidRequest, "ingest", report, *at)
     assert "operator" in await fails(PermissionDenied, "ingest", report, *at, key=CLIENT_KEY)
-    assert "cannot reach the gateway" in await fails(ControlPlaneUnreachable, "ingest", report, *nobody)
+    assert "cannot reach the gateway" in await fails(GatewayUnreachable, "ingest", report, *nobody)
 
 
 async def test_the_report_can_go_to_standard_output(cluster):
-    result = await geniehive("bench", "run", "m", "-w", "embeddings.", "--url", cluster.url, "--report", "-")
+    result = await geniehive("bench", "run", "m", "-w", "embeddings.", "--gateway", cluster.url, "--report", "-")
     assert len(samples_in(result.stdout.encode())) == 1
 
 
