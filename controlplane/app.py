@@ -24,7 +24,7 @@ from controlplane.loop import ControlLoop
 from controlplane.node_sessions import NodeSessions
 from controlplane.operator import ClusterService
 from controlplane.prober import Prober
-from controlplane.roles import read_roles
+from controlplane.roles import RoleCatalogue
 from controlplane.server import ControlServer, Servicers, check_address
 from controlplane.store.sql_store import SqlStore
 from controlplane.watch import RoutingWatch
@@ -38,23 +38,28 @@ GRACE_S: Final = 5.0
 _log = logging.getLogger(__name__)
 
 
-async def run(config: Config, *, stop: asyncio.Event, ready: Callable[[str], None]) -> None:
+async def run(
+    config: Config, *, stop: asyncio.Event, ready: Callable[[str], None], reload: asyncio.Event | None = None
+) -> None:
     """Serves until `stop` is set; `ready` gets the address ("host:port") once calls are answered.
+
+    Setting `reload` has the roles read again at once; they are anyway when their file changes.
 
     Raises:
         ConfigError: The roles, the address or the storage URL are wrong; the message names the fix.
         StoreError: The database is damaged, of a newer version, or refuses.
     """
     try:
-        await _run(config, stop, ready)
+        await _run(config, stop, ready, reload or asyncio.Event())
     except BaseExceptionGroup as group:
         if (error := _first(group)) is None:
             raise
         raise error from group
 
 
-async def _run(config: Config, stop: asyncio.Event, ready: Callable[[str], None]) -> None:
-    roles = await read_roles(config.roles_path)
+async def _run(config: Config, stop: asyncio.Event, ready: Callable[[str], None], reload: asyncio.Event) -> None:
+    catalogue = RoleCatalogue(config.roles_path)
+    roles = await catalogue.read()
     await check_address(config.control.listen)
     clock = SystemClock()
     async with _open_store(config.storage.url) as store:
@@ -65,12 +70,14 @@ async def _run(config: Config, stop: asyncio.Event, ready: Callable[[str], None]
             try:
                 await loop.ask(roles)
                 server = await _start_server(config, loop, store, clock)
+                following = tasks.create_task(catalogue.follow(loop, reload))
                 try:
                     ready(server.address)
                     probing = tasks.create_task(_prober(config, loop).run())
                     await stop.wait()
                     probing.cancel()
                 finally:
+                    following.cancel()
                     _log.info("the control plane is stopping")
                     await server.announce_end()
                     loop.close()  # ends the streams, so that the server need not wait for them

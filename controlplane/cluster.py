@@ -123,12 +123,12 @@ class ClusterState:
                 return self._session_closed(event, now)
             case ev.GatewayConnected() | ev.TrafficReported() | ev.GatewayGone():
                 return self._gateway(event, now)
+            case ev.RolesRefused():
+                return self._roles_refused(event.reason, now)
             case ev.SamplesStored() | ev.ProbesEnded():
                 return self._measured_from_outside(event, now)
-            case ev.Tick():
-                return self._tick(now)
-            case ev.ObservedDue():
-                return self._observed_due()
+            case ev.Tick() | ev.ObservedDue():
+                return self._tick(now) if isinstance(event, ev.Tick) else self._observed_due()
             case ev.Persisted() | ev.PersistFailed():
                 return self._written(event, now)
             case _:
@@ -446,6 +446,11 @@ class ClusterState:
             news.add("roles.changed", f"roles changed: {', '.join(sorted(changed))}")
         self._book.touch_roles(changed)
         return [ev.Answer(len(changed)), *self._publish(news, now)]
+
+    def _roles_refused(self, reason: str, now: Instant) -> list[Effect]:
+        news = News()
+        news.add("roles.refused", f"the roles stay as they are: {reason}")
+        return news.announce(now, self.snapshot.revision)
 
     # --- gateways ------------------------------------------------------------------------------
 

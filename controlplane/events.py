@@ -232,6 +232,13 @@ class RolesLoaded:
     roles: tuple[Role, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class RolesRefused:
+    """The role file changed and is no good; the roles stay as they are. `reason` is one line with the fix."""
+
+    reason: str
+
+
 # --- events: from benchmarks and probes --------------------------------------------------------
 
 
@@ -307,6 +314,7 @@ Event = (
     Durable
     | HeartbeatReceived
     | SessionClosed
+    | RolesRefused
     | GatewayConnected
     | TrafficReported
     | GatewayGone
@@ -418,7 +426,7 @@ class ClusterEvent:
     """Something happened in the cluster, for people and their tools.
 
     `kind` is one of host.up, host.stale, host.offline, host.forgotten, host.fenced, host.availability,
-    service.added, service.removed, service.<health>, command.<state>, roles.changed,
+    service.added, service.removed, service.<health>, command.<state>, roles.changed, roles.refused,
     leases.held, leases.released, store.failed.
     """
 

@@ -44,6 +44,24 @@ DEFAULT_DISCOVER_PORTS = (
 )
 
 
+# Of a request, what would steer an engine behind the gateway's back: where it calls out to, whose key it
+# uses, which slot or cache it takes, what code it loads.
+DEFAULT_DROPPED_PARAMETERS = (
+    "api_base",
+    "api_key",
+    "base_url",
+    "bootstrap_host",  # SGLang: where to fetch a KV cache from
+    "bootstrap_port",
+    "bootstrap_room",
+    "custom_llm_provider",
+    "custom_logit_processor",  # SGLang: pickled code
+    "extra_headers",
+    "id_slot",  # llama.cpp: the gateway chooses the engine, the engine its slot
+    "kv_transfer_params",  # vLLM: where to fetch a KV cache from
+    "n_discard",
+)
+
+
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of all sections: frozen, and strict about keys."""
 
@@ -77,6 +95,8 @@ class GatewayConfig(Section, frozen=True, kw_only=True):
     """Between comment lines in a waiting stream; 0 is none."""
     drain_timeout_s: SecondsOrOff = 30
     """That running requests get at shutdown."""
+    dropped_parameters: tuple[str, ...] = DEFAULT_DROPPED_PARAMETERS
+    """Fields of JSON bodies (top level) and forms that engines never see from clients; policies may set them."""
     receipts: Annotated[int, Meta(ge=0, le=100_000)] = 1000
     """Finished requests whose receipts each worker keeps; 0 is none."""
 

@@ -14,12 +14,14 @@ PAGES = [
     "cli",
     "config",
     "errors",
+    "roles",
     "request",
     "receipts",
     "heartbeat",
     "command",
     "benchmarks",
     "probes",
+    "performance",
 ]
 
 
