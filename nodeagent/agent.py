@@ -255,8 +255,11 @@ class Agent:
         """What a changed service leads to: an Inventory, a heartbeat ahead of its time, or nothing."""
         if self._state is not SessionState.WELCOMED or before == after:
             return []
-        if before is None or after is None or shape(before) != shape(after):
+        if before is None or after is None:
             return self._inventory()
+        # The heartbeat goes first: it waits for no database, and a dead engine must leave the routes at once.
+        if shape(before) != shape(after):
+            return [*(self._heartbeat(now) if before.health != after.health else []), *self._inventory()]
         return self._heartbeat(now) if _routing(before) != _routing(after) else []
 
     def _listed(self) -> tuple[Service, ...]:
