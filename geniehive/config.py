@@ -18,6 +18,7 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(gt=0)]
 SecondsOrOff = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=1)]
+Workers = Annotated[int, Meta(ge=1, le=256)]
 Weight = Annotated[float, Meta(ge=0, le=1000)]
 
 DiscoverProtocol = Literal[
@@ -73,7 +74,7 @@ class GatewayConfig(Section, frozen=True, kw_only=True):
     """Address to listen on."""
     port: Port = 8800
     """Port to listen on; 0 takes a free one."""
-    workers: Count = 1
+    workers: Workers = 1
     """Processes that share the port."""
     gateway_id: str = ""
     """Name in the control plane; empty is a random one."""
