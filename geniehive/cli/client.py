@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from geniehive.errors import (
+    ConfigError,
     Conflict,
     ControlPlaneUnreachable,
     GenieHiveError,
@@ -52,10 +53,16 @@ class Target:
 
 def target(config: Path | None, control: str, api_key: str) -> Target:
     """Where to ask, from options and config. Raises ConfigError."""
+    from geniehive.config_check import parse_address
     from geniehive.config_load import load_config
 
     loaded = load_config(config, os.environ).config
     addresses = tuple(part.strip() for part in control.split(",") if part.strip()) or loaded.control_plane.targets
+    for address in addresses:
+        try:
+            parse_address(address)
+        except ValueError as error:
+            raise ConfigError(f"--control: {error}") from None
     return Target(
         addresses=addresses,
         node_key=loaded.control_plane.node_api_key or next(iter(loaded.auth.node_api_keys), ""),
@@ -118,7 +125,6 @@ def ask(where: Target, talk: Callable[[ClusterClient], Awaitable[T]]) -> T:
     """Run a conversation with the control plane. Raises GenieHiveError; KeyboardInterrupt on Ctrl-C."""
     import asyncio
 
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its warnings are not for people
     return asyncio.run(_conversation(where, talk))
 
 

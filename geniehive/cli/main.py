@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import typer
 
 from geniehive.cli import bench, config_commands, daemons, exits, listings, orders, requests, route, up, version
@@ -32,6 +34,8 @@ version.register(app)
 
 def main() -> None:
     """The console script."""
+    # gRPC's own lines ("skipping fork() handlers", "Got goaway") are not for people; what they mean we say ourselves.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         app()
     except GenieHiveError as error:

@@ -62,6 +62,11 @@ async def test_a_control_plane_that_is_not_there_is_called_unreachable(unused_po
         await drain(Target(addresses=(f"127.0.0.1:{unused_port}",)))
 
 
+def test_an_address_that_is_none_is_refused_with_what_is_expected():
+    with pytest.raises(errors.ConfigError, match="--control: expected host:port"):
+        client.target(None, "junk", "")
+
+
 def test_a_status_without_our_code_is_a_silence():
     found = client.translate("UNAVAILABLE", "Socket closed", Target(addresses=("h:1",)))
     assert isinstance(found, errors.ControlPlaneUnreachable)
