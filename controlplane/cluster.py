@@ -209,9 +209,13 @@ class ClusterState:
         return self._persisted(event, now) if isinstance(event, ev.Persisted) else self._persist_failed(event, now)
 
     def _persisted(self, event: ev.Persisted, now: Instant) -> list[Effect]:
+        had = bool(self._unsaved)
         for change in event.changes:
             self._unsaved.pop((change.kind, change.key), None)
-        return self._commit(event.event, now)
+        news = News()
+        if had and not self._unsaved:
+            news.add("store.works", "the store works again, and what was kept in memory is stored")
+        return [*news.announce(now, self.snapshot.revision), *self._commit(event.event, now)]
 
     def _persist_failed(self, event: ev.PersistFailed, now: Instant) -> list[Effect]:
         """An operator gets the error. What a node told is true whether stored or not: it counts, and is kept."""
