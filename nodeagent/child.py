@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 TAIL_BYTES: Final = 8192
 _CHUNK_BYTES: Final = 65536
 _DRAIN_S: Final = 0.5
+_WORDS_CHARS: Final = 300
 
 
 class Output:
@@ -137,7 +138,8 @@ class Child:
     @property
     def last_words(self) -> str:
         """The last line on stderr of a process that ended by itself, or that still runs; a signal needs no words."""
-        return "" if (self._process.returncode or 0) < 0 else self.stderr.last_line
+        words = "" if (self._process.returncode or 0) < 0 else self.stderr.last_line
+        return "".join(char if char.isprintable() else " " for char in words[-_WORDS_CHARS:])
 
     async def end(self, grace_s: float) -> None:
         """SIGTERM, then after `grace_s` seconds (or if we are cancelled meanwhile) SIGKILL to the whole group."""

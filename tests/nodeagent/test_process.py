@@ -227,7 +227,8 @@ async def test_much_output_neither_blocks_it_nor_fills_our_memory():
     engine, _ = make(code, ready=lambda _: asyncio.sleep(60), give_up_after=1)
     async with asyncio.timeout(DEADLINE_S):
         await engine.run()
-    assert engine.status.said == "the end"
+    assert engine.status.said.endswith("the end")
+    assert len(engine.status.said) <= 300
 
 
 async def test_a_first_line_that_never_ends_is_no_line():
