@@ -128,7 +128,7 @@ class ClusterState:
             case ev.SamplesStored() | ev.ProbesEnded():
                 return self._measured_from_outside(event, now)
             case ev.Tick() | ev.ObservedDue():
-                return self._tick(now) if isinstance(event, ev.Tick) else self._observed_due()
+                return self._tick(event, now) if isinstance(event, ev.Tick) else self._observed_due()
             case ev.Persisted() | ev.PersistFailed():
                 return self._written(event, now)
             case _:
@@ -335,8 +335,10 @@ class ClusterState:
 
     # --- time ----------------------------------------------------------------------------------
 
-    def _tick(self, now: Instant) -> list[Effect]:
+    def _tick(self, event: ev.Tick, now: Instant) -> list[Effect]:
         news = News()
+        if event.paused_s:
+            self._credit(event.paused_s, now, news)
         expiry = self._leases.expire(now.monotonic)
         for host_id, lease in sorted(expiry.moved.items()):
             self._fleet.set_lease(host_id, lease)
@@ -348,6 +350,13 @@ class ClusterState:
             news.add("leases.released", "leases run as usual again")
         self._weigh(self._fleet.verdicts.expire(now.monotonic), news)
         return [*self._close_silent(now, news), *self._publish(news, now)]
+
+    def _credit(self, pause_s: float, now: Instant, news: News) -> None:
+        """Leases and streams are given the time in which nobody could be heard."""
+        self._leases.credit(pause_s, now.monotonic)
+        for session in self._sessions:
+            session.heard_at = min(now.monotonic, session.heard_at + pause_s)
+        news.add("leases.credited", f"the control plane stood still for {pause_s:.1f} s: leases are that much longer")
 
     def _close_silent(self, now: Instant, news: News) -> list[Effect]:
         effects: list[Effect] = []

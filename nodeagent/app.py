@@ -59,7 +59,8 @@ async def run(config: Config, *, stop: asyncio.Event, ready: Callable[[NodeReady
 
     Raises:
         ConfigError: The status page's port is taken; the message names the fix.
-        Conflict: A later agent speaks for this host, or the control plane speaks another protocol version.
+        Fenced: A later agent speaks for this host.
+        Conflict: The control plane speaks another protocol version.
     """
     try:
         await _NodeAgent(config, SystemClock()).run(stop, ready)

@@ -22,7 +22,7 @@ from geniehive.resources import HealthStatus, Service
 from nodeagent import discovery
 from nodeagent.dialling import host_and_port, opens
 from nodeagent.engines import Engine, EngineState, Http, identify
-from nodeagent.managed import health_of
+from nodeagent.managed import health_of, notes_of
 from nodeagent.reach import Reach
 from nodeagent.target import Target
 
@@ -109,7 +109,8 @@ class ServiceWatch:
     async def _look(self) -> Service:
         target = self.target
         if target.managed is not None and (health := health_of(target.managed.status)) is not None:
-            return replace(self._failed(health.reason), health=health)
+            notes = (*target.service.notes, *notes_of(target.managed.status))
+            return replace(self._failed(health.reason), health=health, notes=notes)
         try:
             async with asyncio.timeout(LOOK_BUDGET_S):
                 engine = await self._known_engine()

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_SILENCE = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})  # gRPC's own words for a server that does not answer
+
 _TIMEOUT_S = 10.0
 _KEY_FIX = (
     "give a config that has it (--config FILE: auth.admin_api_keys or control_plane.node_api_key) "
@@ -76,10 +78,15 @@ class ClusterClient:
         """One call. Raises GenieHiveError."""
         import grpc
 
+        from geniehive.dial import answer_of
+
         try:
             return await getattr(self._stub, method)(request, metadata=self._metadata, timeout=_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
-            raise translate(error.code().name, error.details() or "", self._where) from None
+            code, answer = error.code().name, answer_of(error)
+            if answer is not None and code in _SILENCE:  # one that refuses is not one that is away
+                raise answer from None
+            raise translate(code, error.details() or "", self._where) from None
 
 
 def translate(code: str, details: str, where: Target) -> GenieHiveError:

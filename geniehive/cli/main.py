@@ -7,7 +7,7 @@ import typer
 from geniehive.cli import bench, config_commands, daemons, exits, listings, orders, requests, route, up, version
 from geniehive.errors import GenieHiveError
 
-EPILOG = "Exit codes: 0 done, 1 failed, 2 usage or config, 3 daemon unreachable, 4 key refused, 5 not found."
+EPILOG = "Exit codes: 0 done, 1 failed, 2 usage or config, 3 daemon unreachable, 4 key refused, 5 not found, 6 fenced."
 
 app = typer.Typer(
     name="geniehive",
