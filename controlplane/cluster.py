@@ -57,6 +57,7 @@ class ClusterState:
         for host_id in self._fleet.hosts:
             self._leases.renew(host_id, now.monotonic)
         self._heard: dict[str, float] = {}
+        self._measured: set[str] = set()
         self._sessions = SessionTable()
         self._commands = CommandBook(registry.commands)
         self._traffic = TrafficTable()
@@ -294,6 +295,7 @@ class ClusterState:
         before = self._fleet.services
         healths = {one.service_id: before[one.service_id].health for one in event.services if one.service_id in before}
         found = self._fleet.measure(event.host_id, event.host, event.services)
+        self._measured.add(event.host_id)
         self._fleet.merge(found, self._traffic)
         for key in sorted(found):
             news.health(healths[key], self._fleet.services[key])
@@ -353,7 +355,17 @@ class ClusterState:
         if expiry.released:
             news.add("leases.released", "leases run as usual again")
         self._weigh(self._fleet.verdicts.expire(now.monotonic), news)
+        self._forget_old_measurements(now)
         return [*self._close_silent(now, news), *self._publish(news, now)]
+
+    def _forget_old_measurements(self, now: Instant) -> None:
+        """A lease may last longer than numbers mean anything."""
+        old = {key for key in self._measured if now.monotonic - self._heard[key] >= self.terms.measured_s}
+        for host_id in old:
+            found = self._fleet.unmeasure(host_id)
+            self._fleet.merge(found, self._traffic)
+            self._book.touch(hosts={host_id}, services=found)
+        self._measured -= old
 
     def _credit(self, pause_s: float, now: Instant, news: News) -> None:
         """Leases and streams are given the time in which nobody could be heard."""
@@ -447,6 +459,7 @@ class ClusterState:
         touched = self._fleet.drop_host(host_id, self._traffic)
         self._leases.forget(host_id)
         self._heard.pop(host_id, None)
+        self._measured.discard(host_id)
         self._book.touch(hosts={host_id}, services=touched)
         news.add("host.forgotten", f"host {host_id} is forgotten", host_id)
         return [ev.Answer(host), *self._publish(news, now)]

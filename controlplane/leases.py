@@ -41,11 +41,15 @@ TRANSITIONS: Mapping[tuple[LeaseState, LeaseInput], LeaseState] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseTerms:
-    """How long leases last, in seconds, and how often nodes should renew them."""
+    """How long leases last, in seconds, and how often nodes should renew them.
+
+    `measured_s`: for how long measurements count, where the lease lasts longer than that, or is held.
+    """
 
     ttl_s: float = 15.0
     grace_s: float = 60.0
     heartbeat_interval_s: float = 5.0
+    measured_s: float = 30.0
 
     @property
     def silence_s(self) -> float:

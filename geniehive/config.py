@@ -176,7 +176,7 @@ class RoutingConfig(Section, frozen=True, kw_only=True):
     default_strategy: Strategy = "scored"
     """Used where a role names none."""
     health_stale_after_s: Seconds = 30
-    """Age after which a measured value no longer counts."""
+    """Age after which what was measured of a host and its services counts as unknown."""
     probe_interval_s: SecondsOrOff = 0
     """Between probes of each service that the control plane makes itself; 0 is none."""
     probe_timeout_s: Seconds = 5

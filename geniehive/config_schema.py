@@ -171,7 +171,8 @@ def _number_hint(value: Any, kind: Any) -> str:
     if found is None:
         return ""
     digits, sign, power = found.groups()
-    return f" (YAML takes {value[:32]} for a word; write {digits if '.' in digits else digits + '.0'}e{sign or '+'}{power})"
+    whole = "" if "." in digits else ".0"
+    return f" (YAML takes {value[:32]} for a word; write {digits}{whole}e{sign or '+'}{power})"
 
 
 def _shown(value: Any, kind: Any) -> str:

@@ -37,7 +37,7 @@ from nodeagent.target import configured_target
 
 FIRST_S: Final = 0.8
 LOOK_INTERVAL_S: Final = 2.0
-"""Looks are at least so frequent, and as frequent as heartbeats where those are more so: a hung engine shows in them."""
+"""Looks are at least so frequent, and as frequent as heartbeats where those are more so; they show a hung engine."""
 MEASURE_INTERVAL_S: Final = 5.0
 """The same for measurements of the machine."""
 GOODBYE_S: Final = 1.0
