@@ -11,9 +11,11 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Final
 
 from controlplane.auth import Gatekeeper
+from controlplane.benchmark_book import RESTORED
 from controlplane.benchmarks import BenchmarkService
 from controlplane.cluster import ClusterState
 from controlplane.events import Instant
@@ -21,7 +23,8 @@ from controlplane.leases import LeaseTerms
 from controlplane.loop import ControlLoop
 from controlplane.node_sessions import NodeSessions
 from controlplane.operator import ClusterService
-from controlplane.roles import read_roles
+from controlplane.prober import Prober
+from controlplane.roles import RoleCatalogue
 from controlplane.server import ControlServer, Servicers, check_address
 from controlplane.store.sql_store import SqlStore
 from controlplane.watch import RoutingWatch
@@ -35,23 +38,28 @@ GRACE_S: Final = 5.0
 _log = logging.getLogger(__name__)
 
 
-async def run(config: Config, *, stop: asyncio.Event, ready: Callable[[str], None]) -> None:
+async def run(
+    config: Config, *, stop: asyncio.Event, ready: Callable[[str], None], reload: asyncio.Event | None = None
+) -> None:
     """Serves until `stop` is set; `ready` gets the address ("host:port") once calls are answered.
+
+    Setting `reload` has the roles read again at once; they are anyway when their file changes.
 
     Raises:
         ConfigError: The roles, the address or the storage URL are wrong; the message names the fix.
         StoreError: The database is damaged, of a newer version, or refuses.
     """
     try:
-        await _run(config, stop, ready)
+        await _run(config, stop, ready, reload or asyncio.Event())
     except BaseExceptionGroup as group:
         if (error := _first(group)) is None:
             raise
         raise error from group
 
 
-async def _run(config: Config, stop: asyncio.Event, ready: Callable[[str], None]) -> None:
-    roles = await read_roles(config.roles_path)
+async def _run(config: Config, stop: asyncio.Event, ready: Callable[[str], None], reload: asyncio.Event) -> None:
+    catalogue = RoleCatalogue(config.roles_path)
+    roles = await catalogue.read()
     await check_address(config.control.listen)
     clock = SystemClock()
     async with _open_store(config.storage.url) as store:
@@ -62,10 +70,14 @@ async def _run(config: Config, stop: asyncio.Event, ready: Callable[[str], None]
             try:
                 await loop.ask(roles)
                 server = await _start_server(config, loop, store, clock)
+                following = tasks.create_task(catalogue.follow(loop, reload))
                 try:
                     ready(server.address)
+                    probing = tasks.create_task(_prober(config, loop).run())
                     await stop.wait()
+                    probing.cancel()
                 finally:
+                    following.cancel()
                     _log.info("the control plane is stopping")
                     await server.announce_end()
                     loop.close()  # ends the streams, so that the server need not wait for them
@@ -91,17 +103,24 @@ async def _restore(config: Config, store: SqlStore, clock: Clock) -> ClusterStat
     )
     # Not below the wall clock: gateways ignore older terms, and a database that was wiped begins again at 1.
     epoch = await store.next_epoch(at_least=clock.unix_ms() // 1000)
-    registry = await store.load()
+    registry = replace(await store.load(), samples=await store.list_samples("", "", RESTORED))
     _log.info("term %d: %d hosts and %d services restored", epoch, len(registry.hosts), len(registry.services))
     return ClusterState(terms, epoch, registry, Instant(clock.monotonic(), clock.unix_ms()))
+
+
+def _prober(config: Config, loop: ControlLoop) -> Prober:
+    routing = config.routing
+    return Prober(
+        lambda: loop.snapshot, loop.post, interval_s=routing.probe_interval_s, timeout_s=routing.probe_timeout_s
+    )
 
 
 async def _start_server(config: Config, loop: ControlLoop, store: SqlStore, clock: Clock) -> ControlServer:
     servicers = Servicers(
         node=NodeSessions(loop),
         routing=RoutingWatch(loop),
-        cluster=ClusterService(loop, clock, default_strategy=config.routing.default_strategy),
-        benchmarks=BenchmarkService(store, lambda: loop.snapshot, clock),
+        cluster=ClusterService(loop, clock, routing=config.routing),
+        benchmarks=BenchmarkService(store, loop, clock),
     )
     return await ControlServer.start(
         servicers,

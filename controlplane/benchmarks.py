@@ -1,15 +1,19 @@
-"""BenchmarkService: takes samples that make sense, all or none, and lists them."""
+"""BenchmarkService: takes samples that make sense, all or none, and lists them.
+
+What is stored is told to the loop, which sums it up for the gateways.
+"""
 
 from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import grpc.aio
 import msgspec
 
+from controlplane.events import SamplesStored
 from geniehive.clock import Clock
 from geniehive.codec import operation_from_pb, sample_from_pb, sample_to_pb
 from geniehive.errors import InvalidRequest
@@ -47,12 +51,24 @@ class SampleStore(Protocol):
         ...
 
 
-class BenchmarkService(pb_grpc.BenchmarkServiceServicer):
-    """The gRPC edge of benchmark samples; `snapshot` gives the cluster as it is now."""
+class Cluster(Protocol):
+    """What is asked of the control loop, and told to it."""
 
-    def __init__(self, store: SampleStore, snapshot: Callable[[], Snapshot], clock: Clock) -> None:
+    @property
+    def snapshot(self) -> Snapshot:
+        """The cluster as it is now."""
+        ...
+
+    async def offer(self, event: SamplesStored) -> None:
+        """Say what happened; waits while there is no room."""
+
+
+class BenchmarkService(pb_grpc.BenchmarkServiceServicer):
+    """The gRPC edge of benchmark samples."""
+
+    def __init__(self, store: SampleStore, cluster: Cluster, clock: Clock) -> None:
         self._store = store
-        self._snapshot = snapshot
+        self._cluster = cluster
         self._clock = clock
 
     async def IngestSamples(self, request: pb.IngestSamplesRequest, _context: Context) -> pb.IngestSamplesResponse:
@@ -69,6 +85,7 @@ class BenchmarkService(pb_grpc.BenchmarkServiceServicer):
                 raise InvalidRequest(f"samples[{position}]{name}: {wrong}; nothing was stored", param="samples")
             samples.append(self._completed(sample))
         await self._store.add_samples(samples)
+        await self._cluster.offer(SamplesStored(tuple(samples)))
         return pb.IngestSamplesResponse(sample_ids=[sample.sample_id for sample in samples])
 
     async def ListSamples(self, request: pb.ListSamplesRequest, _context: Context) -> pb.ListSamplesResponse:
@@ -79,7 +96,7 @@ class BenchmarkService(pb_grpc.BenchmarkServiceServicer):
 
     def _completed(self, sample: BenchmarkSample) -> BenchmarkSample:
         """The sample with an id and its service's host, where it came without."""
-        service = self._snapshot().services.get(sample.service_id)
+        service = self._cluster.snapshot.services.get(sample.service_id)
         return msgspec.structs.replace(
             sample,
             sample_id=sample.sample_id or uuid.uuid4().hex,

@@ -9,15 +9,18 @@ an event that has to be stored is applied.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import assert_never
 
 from msgspec.structs import replace
 
 from controlplane import events as ev
+from controlplane.benchmark_book import BenchmarkBook
 from controlplane.commands import CommandBook, has_ended, moved
 from controlplane.events import Change, Delete, Effect, Instant, Kind, Persist, Put, RejectReason, SendToNode
 from controlplane.fleet import Fleet, durable_host
+from controlplane.health import Ended
 from controlplane.leases import LeaseTable, LeaseTerms
 from controlplane.news import News
 from controlplane.sessions import Session, SessionTable, fenced
@@ -57,6 +60,7 @@ class ClusterState:
         self._sessions = SessionTable()
         self._commands = CommandBook(registry.commands)
         self._traffic = TrafficTable()
+        self._benchmarks = BenchmarkBook(registry.samples)
         self._roles = {role.role_id: role for role in registry.roles}
         self._unsaved: dict[tuple[Kind, str], Change] = {}
         self._book = SnapshotBook(
@@ -66,6 +70,7 @@ class ClusterState:
                 hosts=dict(self._fleet.hosts),
                 services=dict(self._fleet.services),
                 roles=dict(self._roles),
+                benchmarks={key: one for key, one in self._benchmarks.summaries.items() if key in self._fleet.services},
             )
         )
 
@@ -118,14 +123,14 @@ class ClusterState:
                 return self._session_closed(event, now)
             case ev.GatewayConnected() | ev.TrafficReported() | ev.GatewayGone():
                 return self._gateway(event, now)
-            case ev.Tick():
-                return self._tick(now)
-            case ev.ObservedDue():
-                return self._observed_due()
-            case ev.Persisted():
-                return self._persisted(event, now)
-            case ev.PersistFailed():
-                return self._persist_failed(event, now)
+            case ev.RolesRefused():
+                return self._roles_refused(event.reason, now)
+            case ev.SamplesStored() | ev.ProbesEnded():
+                return self._measured_from_outside(event, now)
+            case ev.Tick() | ev.ObservedDue():
+                return self._tick(now) if isinstance(event, ev.Tick) else self._observed_due()
+            case ev.Persisted() | ev.PersistFailed():
+                return self._written(event, now)
             case _:
                 return self._propose(event, now)
 
@@ -199,6 +204,9 @@ class ClusterState:
                 return []
             case _:
                 assert_never(event)
+
+    def _written(self, event: ev.Persisted | ev.PersistFailed, now: Instant) -> list[Effect]:
+        return self._persisted(event, now) if isinstance(event, ev.Persisted) else self._persist_failed(event, now)
 
     def _persisted(self, event: ev.Persisted, now: Instant) -> list[Effect]:
         for change in event.changes:
@@ -338,6 +346,7 @@ class ClusterState:
             news.add("leases.held", f"{expiry.held} hosts fell silent at once: their leases are held for a grace")
         if expiry.released:
             news.add("leases.released", "leases run as usual again")
+        self._weigh(self._fleet.verdicts.expire(now.monotonic), news)
         return [*self._close_silent(now, news), *self._publish(news, now)]
 
     def _close_silent(self, now: Instant, news: News) -> list[Effect]:
@@ -438,19 +447,54 @@ class ClusterState:
         self._book.touch_roles(changed)
         return [ev.Answer(len(changed)), *self._publish(news, now)]
 
+    def _roles_refused(self, reason: str, now: Instant) -> list[Effect]:
+        news = News()
+        news.add("roles.refused", f"the roles stay as they are: {reason}")
+        return news.announce(now, self.snapshot.revision)
+
     # --- gateways ------------------------------------------------------------------------------
 
     def _gateway(self, event: ev.GatewayConnected | ev.TrafficReported | ev.GatewayGone, now: Instant) -> list[Effect]:
+        news = News()
         match event:
             case ev.GatewayConnected():
                 moved_services = self._traffic.connect(event.stream_id, event.gateway_id)
             case ev.TrafficReported():
+                ended = self._traffic.ended(event.stream_id, event.services)
                 moved_services = self._traffic.report(event.stream_id, event.services)
+                self._judge_traffic(ended, now, news)
             case ev.GatewayGone():
                 moved_services = self._traffic.disconnect(event.stream_id)
         self._fleet.merge(moved_services, self._traffic)
         self._book.touch(services=set(moved_services))
-        return self._publish(News(), now)
+        return self._publish(news, now)
+
+    def _judge_traffic(self, ended: Mapping[str, tuple[int, int]], now: Instant, news: News) -> None:
+        """Passive health: what requests that ended say about the services that they were for."""
+        verdicts, differ = self._fleet.verdicts, set()
+        for key, told in self._fleet.told_health(ended).items():
+            what = Ended(*ended[key], busy=self._traffic.open(key) > 0)
+            if verdicts.traffic(key, told, what, now.monotonic):
+                differ.add(key)
+        self._weigh(differ, news)
+
+    def _measured_from_outside(self, event: ev.SamplesStored | ev.ProbesEnded, now: Instant) -> list[Effect]:
+        news = News()
+        match event:
+            case ev.SamplesStored():
+                self._book.touch(services=set(self._benchmarks.add(event.samples)))
+            case ev.ProbesEnded():
+                told = self._fleet.told_health(event.findings)
+                self._weigh(self._fleet.verdicts.probed(event.findings, told), news)
+        return self._publish(news, now)
+
+    def _weigh(self, service_ids: AbstractSet[str], news: News) -> None:
+        """Let verdicts count that are not the nodes' own: they change health alone."""
+        before = {key: self._fleet.services[key].health for key in service_ids if key in self._fleet.services}
+        self._fleet.merge(before, self._traffic)
+        for key in sorted(before):
+            news.health(before[key], self._fleet.services[key])
+        self._book.touch(services=set(before))
 
     def _observed_due(self) -> list[Effect]:
         found = self._book.observed(self._fleet.hosts, self._fleet.services)
@@ -458,7 +502,7 @@ class ClusterState:
 
     def _publish(self, news: News, now: Instant) -> list[Effect]:
         """What gateways and onlookers get to know."""
-        found = self._book.shape(self._fleet.hosts, self._fleet.services, self._roles)
+        found = self._book.shape(self._fleet.hosts, self._fleet.services, self._roles, self._benchmarks.summaries)
         announced = news.announce(now, self.snapshot.revision)
         return announced if found is None else [found, *announced]
 

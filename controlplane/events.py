@@ -22,6 +22,7 @@ from geniehive.resources import (
     BenchmarkSample,
     Command,
     CommandState,
+    HealthStatus,
     Host,
     HostObserved,
     Observed,
@@ -102,6 +103,7 @@ class Registry:
     services: Sequence[Service] = ()
     roles: Sequence[Role] = ()
     commands: Sequence[Command] = ()
+    samples: Sequence[BenchmarkSample] = ()
 
 
 class Store(Protocol):
@@ -230,6 +232,37 @@ class RolesLoaded:
     roles: tuple[Role, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class RolesRefused:
+    """The role file changed and is no good; the roles stay as they are. `reason` is one line with the fix."""
+
+    reason: str
+
+
+# --- events: from benchmarks and probes --------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SamplesStored:
+    """Benchmark samples are stored; from now on they count."""
+
+    samples: tuple[BenchmarkSample, ...]
+
+
+class Finding(NamedTuple):
+    """What one probe found. `status` None says nothing about the service's health."""
+
+    status: HealthStatus | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbesEnded:
+    """A round of probes is over: what each service was found to be, by id."""
+
+    findings: Mapping[str, Finding]
+
+
 # --- events: from the loop itself --------------------------------------------------------------
 
 
@@ -281,9 +314,12 @@ Event = (
     Durable
     | HeartbeatReceived
     | SessionClosed
+    | RolesRefused
     | GatewayConnected
     | TrafficReported
     | GatewayGone
+    | SamplesStored
+    | ProbesEnded
     | Tick
     | ObservedDue
     | Persisted
@@ -390,7 +426,7 @@ class ClusterEvent:
     """Something happened in the cluster, for people and their tools.
 
     `kind` is one of host.up, host.stale, host.offline, host.forgotten, host.fenced, host.availability,
-    service.added, service.removed, service.<health>, command.<state>, roles.changed,
+    service.added, service.removed, service.<health>, command.<state>, roles.changed, roles.refused,
     leases.held, leases.released, store.failed.
     """
 

@@ -7,12 +7,13 @@ the node seconds after a restart, and a database that is slow or full must not s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
 from msgspec.structs import replace
 
 from controlplane.events import Change, Delete, Kind, Put
+from controlplane.health import HealthBook
 from controlplane.traffic import TrafficTable
 from geniehive.errors import NotFound
 from geniehive.resources import (
@@ -40,7 +41,8 @@ class Fleet:
 
     def __init__(self, hosts: Iterable[Host], services: Iterable[Service]) -> None:
         self.hosts = {host.host_id: host for host in hosts}
-        # As the nodes told them; `services` has the gateways' traffic merged in.
+        self.verdicts = HealthBook()
+        # As the nodes told them; `services` has the gateways' traffic merged in, and the health that counts.
         self._told = {one.service_id: one for one in services if one.host_id in self.hosts}
         self.services = dict(self._told)
         self._of_host: dict[str, set[str]] = {}
@@ -108,6 +110,7 @@ class Fleet:
         for key in before - after:
             del self._told[key], self.services[key]
             traffic.forget(key)
+            self.verdicts.forget(key)
         for one in services:
             known = self._told.get(one.service_id)
             if known is not None and known.host_id != host_id:
@@ -141,12 +144,17 @@ class Fleet:
         return found
 
     def merge(self, service_ids: Iterable[str], traffic: TrafficTable) -> None:
-        """Bring the gateways' traffic into what the nodes told."""
+        """Bring the gateways' traffic, and what speaks against a service's health, into what the nodes told."""
         for key in service_ids:
             told = self._told.get(key)
             if told is not None:
-                merged = traffic.merge(key, told.observed)
-                self.services[key] = told if merged is told.observed else replace(told, observed=merged)
+                merged, health = traffic.merge(key, told.observed), self.verdicts.weigh(key, told.health)
+                same = merged is told.observed and health is told.health
+                self.services[key] = told if same else replace(told, observed=merged, health=health)
+
+    def told_health(self, service_ids: Iterable[str]) -> Mapping[str, Health]:
+        """The nodes' own word on those of the services that are known."""
+        return {key: self._told[key].health for key in service_ids if key in self._told}
 
     def _owner_elsewhere(self, service_id: str, host_id: str) -> str | None:
         """The other host that has this service id, unless it is gone."""

@@ -44,6 +44,9 @@ RETRY_S: Final = 5.0
 # Letters read before other tasks get a turn.
 BATCH: Final = 64
 
+# What an operator has to put right.
+_ALARMS: Final = frozenset({"store.failed", "roles.refused"})
+
 log = logging.getLogger(__name__)
 
 
@@ -264,7 +267,8 @@ class ControlLoop:
                 letter.answer(value)
 
     def _announce(self, event: ClusterEvent) -> None:
-        log.log(logging.ERROR if event.kind == "store.failed" else logging.INFO, "%s: %s", event.kind, event.message)
+        level = logging.ERROR if event.kind in _ALARMS else logging.INFO
+        log.log(level, "%s: %s", event.kind, event.message)
         for box in tuple(self._watchers):
             try:
                 box.put_nowait(event)

@@ -21,6 +21,7 @@ from controlplane.near import find
 from geniehive import __version__, codec
 from geniehive.clock import Clock
 from geniehive.command_codec import command_to_pb
+from geniehive.config import RoutingConfig
 from geniehive.errors import InvalidRequest, NotReady
 from geniehive.resources import Command, CommandKind, HealthStatus, Host, LeaseState, Service
 from geniehive.v1 import cluster_service_pb2 as pb
@@ -29,6 +30,7 @@ from geniehive.v1 import cluster_service_pb2_grpc as pb_grpc
 _DEFAULT_COMMANDS = 100
 _MOST_COMMANDS = 1000
 _LONGEST_ID = 256
+_ROUTING = RoutingConfig()
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -38,20 +40,20 @@ def new_command_id() -> str:
 
 
 class ClusterService(pb_grpc.ClusterServiceServicer):
-    """The gRPC edge for operators; `default_strategy` is the cluster's (`routing.default_strategy`)."""
+    """The gRPC edge for operators; `routing` is that section of the config."""
 
     def __init__(
         self,
         loop: ControlLoop,
         clock: Clock,
         *,
-        default_strategy: str = "scored",
+        routing: RoutingConfig = _ROUTING,
         new_id: Callable[[], str] = new_command_id,
     ) -> None:
         self._loop = loop
         self._clock = clock
         self._started = clock.monotonic()
-        self._default_strategy = default_strategy
+        self._routing = routing
         self._new_id = new_id
 
     # --- reads ---------------------------------------------------------------------------------
@@ -125,11 +127,11 @@ class ClusterService(pb_grpc.ClusterServiceServicer):
 
     async def ResolveRoute(self, request: pb.ResolveRouteRequest, _context: Context) -> pb.ResolveRouteResponse:
         """What a model name leads to now."""
-        return routes.resolve_route(request, self._loop.snapshot, self._default_strategy)
+        return routes.resolve_route(request, self._loop.snapshot, self._routing.default_strategy)
 
     async def MatchRoutes(self, request: pb.MatchRoutesRequest, _context: Context) -> pb.MatchRoutesResponse:
         """Roles and services for a task in words."""
-        return routes.match_routes(request, self._loop.snapshot, self._default_strategy)
+        return routes.match_routes(request, self._loop.snapshot, self._routing)
 
     async def WatchEvents(
         self, request: pb.WatchEventsRequest, context: Context

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from controlplane.matching import Match, Wanted, match
 from geniehive.codec import operation_from_pb
+from geniehive.config import RoutingConfig
 from geniehive.errors import InvalidRequest, NoServiceAvailable
-from geniehive.resources import Availability, Snapshot
+from geniehive.resources import Snapshot
 from geniehive.routing.candidate import Candidate, Resolution
+from geniehive.routing.match import DEFAULT_LIMIT, Match, Wanted, match
 from geniehive.routing.resolve import resolve
+from geniehive.routing.score import explain, measured
 from geniehive.routing.strategy import order
 from geniehive.routing.table import RoutingTable
 from geniehive.v1 import cluster_service_pb2 as pb
-
-_DEFAULT_MATCHES = 10
-_MOST_TASKS = 100
-_SIGNALS = (
-    "running",
-    "waiting",
-    "in_flight",
-    "kv_cache_usage",
-    "tokens_per_second",
-    "ttft_seconds",
-    "latency_seconds",
-)
 
 
 def resolve_route(
@@ -44,7 +34,7 @@ def resolve_route(
         match=found.match,
         role_id=role.role_id if role else "",
         strategy=found.strategy,
-        candidates=[_candidate(each) for each in candidates],
+        candidates=[_candidate(each, reasons=explain(each), signals=measured(table, each)) for each in candidates],
         dropped=[
             pb.DroppedCandidate(service_id=each.service_id, asset_id=each.asset_id, reason=each.reason)
             for each in found.dropped
@@ -64,12 +54,8 @@ def _resolution(table: RoutingTable, request: pb.ResolveRouteRequest) -> Resolut
         return found
 
 
-def match_routes(request: pb.MatchRoutesRequest, snapshot: Snapshot, default_strategy: str) -> pb.MatchRoutesResponse:
-    """Roles, and services where asked for, that share words with the task and can answer now."""
-    if not any(text.strip() for text in (*request.tasks, *request.workloads)):
-        raise InvalidRequest("tasks is empty: say in words what the model is for", param="tasks")
-    if len(request.tasks) + len(request.workloads) > _MOST_TASKS:
-        raise InvalidRequest(f"more than {_MOST_TASKS} tasks and workloads in one call", param="tasks")
+def match_routes(request: pb.MatchRoutesRequest, snapshot: Snapshot, routing: RoutingConfig) -> pb.MatchRoutesResponse:
+    """Roles, and services where asked for, that suit the task and can answer now. Raises InvalidRequest."""
     wanted = Wanted(
         tasks=tuple(request.tasks),
         workloads=tuple(request.workloads),
@@ -77,39 +63,24 @@ def match_routes(request: pb.MatchRoutesRequest, snapshot: Snapshot, default_str
         modality=request.modality,
         services=request.include_direct_services,
     )
-    found = match(RoutingTable(snapshot, default_strategy), wanted)
-    return pb.MatchRoutesResponse(matches=[_match(each) for each in found[: request.limit or _DEFAULT_MATCHES]])
+    found = match(RoutingTable(snapshot, routing.default_strategy), wanted, routing.weights)
+    return pb.MatchRoutesResponse(matches=[_match(each) for each in found[: request.limit or DEFAULT_LIMIT]])
 
 
 def _match(found: Match) -> pb.RouteMatch:
+    value, signals, reasons = found.score
+    candidate = _candidate(found.candidate, reasons=explain(found.candidate), signals={})
+    candidate.score = value
     return pb.RouteMatch(
-        kind=found.kind,
-        name=found.name,
-        score=found.score,
-        candidate=_candidate(found.candidate),
-        reasons=[f"shares the words {', '.join(found.words)}"],
-        signals={"text_overlap": found.score},
+        kind=found.kind, name=found.name, score=value, candidate=candidate, reasons=reasons, signals=signals
     )
 
 
-def _candidate(candidate: Candidate) -> pb.RouteCandidate:
-    observed = candidate.service.observed
-    known = ((name, getattr(observed, name)) for name in _SIGNALS)
+def _candidate(candidate: Candidate, *, reasons: list[str], signals: dict[str, float]) -> pb.RouteCandidate:
     return pb.RouteCandidate(
         service_id=candidate.service.service_id,
         asset_id=candidate.asset.asset_id,
         host_id=candidate.host.host_id,
-        reasons=_reasons(candidate),
-        signals={name: value for name, value in known if value is not None},
+        reasons=reasons,
+        signals=signals,
     )
-
-
-def _reasons(candidate: Candidate) -> list[str]:
-    reasons = [f"service is {candidate.service.health.status.value}"]
-    if candidate.asset.loaded is not None:
-        reasons.append("model is loaded" if candidate.asset.loaded else "model is not loaded")
-    if candidate.host.availability is not Availability.AVAILABLE:
-        reasons.append(f"host is {candidate.host.availability.value}")
-    if candidate.role is not None:
-        reasons.append(f"by role {candidate.role.role_id}")
-    return reasons

@@ -14,12 +14,13 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from controlplane.events import Publish, PublishObserved
-from geniehive.resources import Host, HostObserved, Observed, Role, Service, Snapshot, SnapshotDelta
+from geniehive.resources import Host, HostObserved, Observed, Role, Service, ServiceBenchmarks, Snapshot, SnapshotDelta
 
-T = TypeVar("T", Host, Service, Role)
+T = TypeVar("T", Host, Service, Role, ServiceBenchmarks)
 
 _NO_OBSERVED = Observed()
 _NO_HOST_OBSERVED = HostObserved()
+_NO_BENCHMARKS: Mapping[str, ServiceBenchmarks] = {}
 
 
 def _host_shape(host: Host) -> Host:
@@ -32,6 +33,10 @@ def _service_shape(service: Service) -> Service:
 
 def _role_shape(role: Role) -> Role:
     return role
+
+
+def _benchmarks_shape(benchmarks: ServiceBenchmarks) -> ServiceBenchmarks:
+    return benchmarks
 
 
 class SnapshotBook:
@@ -60,16 +65,26 @@ class SnapshotBook:
         self._roles |= roles
 
     def shape(
-        self, hosts: Mapping[str, Host], services: Mapping[str, Service], roles: Mapping[str, Role]
+        self,
+        hosts: Mapping[str, Host],
+        services: Mapping[str, Service],
+        roles: Mapping[str, Role],
+        benchmarks: Mapping[str, ServiceBenchmarks] = _NO_BENCHMARKS,
     ) -> Publish | None:
-        """A delta with what was named and has another shape; None if nothing has."""
+        """A delta with what was named and has another shape; None if nothing has.
+
+        Benchmarks go with their service: those of a service that is not known are not published.
+        """
         now = self.snapshot
         put_hosts, gone_hosts = _compare(self._hosts, now.hosts, hosts, _host_shape)
         put_services, gone_services = _compare(self._services, now.services, services, _service_shape)
         put_roles, gone_roles = _compare(self._roles, now.roles, roles, _role_shape)
+        measured = {key: benchmarks[key] for key in self._services & services.keys() & benchmarks.keys()}
+        put_marks, gone_marks = _compare(self._services, now.benchmarks, measured, _benchmarks_shape)
         self._note_moved(put_hosts, put_services, hosts, services)
         self._hosts, self._services, self._roles = set(), set(), set()
-        if not (put_hosts or gone_hosts or put_services or gone_services or put_roles or gone_roles):
+        changed = (put_hosts, gone_hosts, put_services, gone_services, put_roles, gone_roles, put_marks, gone_marks)
+        if not any(changed):
             return None
         delta = SnapshotDelta(
             base_revision=now.revision,
@@ -79,6 +94,8 @@ class SnapshotBook:
             removed_host_ids=gone_hosts,
             removed_service_ids=gone_services,
             removed_role_ids=gone_roles,
+            benchmarks=put_marks,
+            removed_benchmarks=gone_marks,
         )
         self.snapshot = replace(
             now,
@@ -86,6 +103,7 @@ class SnapshotBook:
             hosts=_after(now.hosts, {one.host_id: one for one in put_hosts}, gone_hosts),
             services=_after(now.services, {one.service_id: one for one in put_services}, gone_services),
             roles=_after(now.roles, {one.role_id: one for one in put_roles}, gone_roles),
+            benchmarks=_after(now.benchmarks, {one.service_id: one for one in put_marks}, gone_marks),
         )
         return Publish(now.epoch, self.snapshot.revision, delta)
 

@@ -18,6 +18,7 @@ from geniehive.resources import Observed, ServiceTraffic
 class _Stream:
     gateway_id: str
     services: dict[str, ServiceTraffic] = field(default_factory=dict)
+    reported: bool = False
 
 
 class TrafficTable:
@@ -44,12 +45,30 @@ class TrafficTable:
         stream = self._streams.pop(stream_id, None)
         return frozenset(stream.services) if stream is not None else frozenset()
 
+    def ended(self, stream_id: str, services: Iterable[ServiceTraffic]) -> dict[str, tuple[int, int]]:
+        """Requests that ended well and failed since the stream's last report, by service; ask before `report`.
+
+        The first report of a stream tells nothing: its totals are as old as the worker.
+        """
+        stream = self._streams.get(stream_id)
+        if stream is None or not stream.reported:
+            return {}
+        found = {}
+        for one in services:
+            before = stream.services.get(one.service_id, ServiceTraffic(service_id=one.service_id))
+            well = one.succeeded_total - before.succeeded_total
+            failed = one.failed_total - before.failed_total
+            if well >= 0 and failed >= 0 and well + failed:
+                found[one.service_id] = (well, failed)
+        return found
+
     def report(self, stream_id: str, services: Iterable[ServiceTraffic]) -> frozenset[str]:
         """Replace a stream's report; one of a stream that has ended is ignored. Services that this touches."""
         stream = self._streams.get(stream_id)
         if stream is None:
             return frozenset()
         before, stream.services = stream.services, {one.service_id: one for one in services}
+        stream.reported = True
         self._seen.update(stream.services)
         ids = before.keys() | stream.services.keys()
         return frozenset(key for key in ids if before.get(key) != stream.services.get(key))
@@ -57,6 +76,10 @@ class TrafficTable:
     def forget(self, service_id: str) -> None:
         """Drop what was seen of a service that is gone."""
         self._seen.discard(service_id)
+
+    def open(self, service_id: str) -> int:
+        """Requests that all gateways together have open to a service."""
+        return sum(one.in_flight for s in self._streams.values() if (one := s.services.get(service_id)) is not None)
 
     def merge(self, service_id: str, observed: Observed) -> Observed:
         """The engine's measurements with the gateways' in-flight, and theirs where the engine told nothing."""

@@ -77,7 +77,7 @@ async def serve(
         Upstream(connect_timeout_s=config.gateway.connect_timeout_s) as upstream,
     ):
         watching = tasks.create_task(watch.run())
-        cluster = ClusterViews(view, in_flight, channel, node_key)
+        cluster = ClusterViews(view, in_flight, channel, node_key, config)
         front = build_app(config, view, in_flight, upstream, cluster, requests, spawner(tasks))
         async with requests.answering():
             await _listen(config, sock, front, stop, ready)

@@ -20,7 +20,7 @@ from gateway.exchange import Exchange
 from gateway.middleware import Meter, shutting_down
 from gateway.relay import Comments, Spawn, commit, end_with, relay
 from gateway.retry_budget import RetryBudget
-from gateway.sse import SseScanner, told_in
+from gateway.sse import Rewrite, SseScanner, told_in
 from gateway.upstream import Refused, Upstream, UpstreamRequest, UpstreamResponse
 from gateway.verdict import AttemptFailed, judge, judge_event
 from geniehive.config import GatewayConfig
@@ -75,6 +75,8 @@ class Plan:
     """What went wrong with the client's body while it was passed on."""
     adapt: Callable[[Candidate, str, bytes], tuple[str, bytes]] = as_it_is
     """Content type and body of an answer as the client expects them; raises what the engine hid in status 200."""
+    rewrite: Callable[[Candidate], Rewrite | None] = lambda _candidate: None
+    """What becomes of the events of a candidate's stream; None leaves their bytes as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +209,8 @@ class Attempts:
         if response.status >= 300:
             raise judge(response.status, response.headers, await _up_to(response, _HELD_EVENTS))
         if response.content_type == "text/event-stream":
-            return await _first_content(response, done_marker=plan.done_marker)
+            scanner = SseScanner(rewrite=plan.rewrite(tried.candidate))
+            return await _first_content(response, scanner, done_marker=plan.done_marker)
         body = await _up_to(response, _HELD_BYTES)
         if not body:
             raise UpstreamUnavailable("the engine's answer is empty")
@@ -283,9 +286,9 @@ async def _up_to(response: UpstreamResponse, limit: int) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-async def _first_content(response: UpstreamResponse, *, done_marker: bool) -> Begun:
+async def _first_content(response: UpstreamResponse, scanner: SseScanner, *, done_marker: bool) -> Begun:
     """Read a stream until its first content. An end or an error before that is a failed attempt."""
-    scanner, held, size = SseScanner(), [], 0
+    held, size = [], 0
     while size < _HELD_EVENTS:
         chunk = await response.read()
         piece = scanner.feed(chunk) if chunk else scanner.close()

@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-import msgspec
-
 from geniehive.errors import NoServiceAvailable
-from geniehive.resources import Asset, HealthStatus, Observed, Operation, Role
+from geniehive.resources import Asset, HealthStatus, Observed, Operation, Role, Service
 from geniehive.routing.candidate import Candidate, Resolution
 from geniehive.routing.eligibility import operations, unavailable
+from geniehive.routing.policy import INCLUDE_REASONING, effective_policy
 from geniehive.routing.resolve import resolve, unknown_model
 from geniehive.routing.strategy import depth
 from geniehive.routing.table import Entry, RoutingTable
@@ -33,7 +32,7 @@ _MODALITIES: Final[Mapping[Operation, tuple[str, str]]] = {
     Operation.SPEECH: ("text", "audio"),
     Operation.IMAGE: ("text", "image"),
 }
-_CHAT_PARAMETERS: Final = ("max_tokens", "seed", "stop", "stream", "temperature", "top_p")
+_CHAT_PARAMETERS: Final = (INCLUDE_REASONING, "max_tokens", "seed", "stop", "stream", "temperature", "top_p")
 _TOOL_PARAMETERS: Final = ("tool_choice", "tools")
 _ORDER: Final = tuple(Operation)
 _STATUS_ORDER: Final = ("loaded", "unloaded", "loading", "unavailable")
@@ -59,8 +58,11 @@ def _named(table: RoutingTable, name: str, in_flight: Mapping[str, int]) -> Json
     entries = table.entries(name)
     kind = "service" if entries[0].match == "service" else "asset"
     entry = _entry(table, name, kind, entries, in_flight)
-    asset = entries[0].asset
-    entry["geniehive"]["effective_request_policy"] = _plain(asset.request_policy)
+    policies = {each.service.service_id: _policy(each.service, each.asset) for each in entries}
+    first = policies[entries[0].service.service_id]
+    entry["geniehive"]["effective_request_policy"] = first
+    if any(policy != first for policy in policies.values()):
+        entry["geniehive"]["request_policy_by_service"] = policies
     return entry
 
 
@@ -77,8 +79,22 @@ def _role(table: RoutingTable, role: Role, in_flight: Mapping[str, int]) -> Json
     own = entry["geniehive"]
     own["operation"] = role.operation.value
     own["fallback_roles"] = list(role.routing_policy.fallback_roles)
-    own["effective_request_policy"] = _plain(role.prompt_policy.request_policy)
+    own["effective_request_policy"] = _policy_of_role(role, found.candidates[0] if found else None)
     return entry
+
+
+def _policy_of_role(role: Role, first: Candidate | None) -> Json:
+    """With the asset that is first in the order before load counts, which a fallback role may have led to."""
+    if first is None:
+        return effective_policy(Asset(asset_id=""), role, role.operation).shown()
+    return _policy(first.service, first.asset, first.role, role.operation)
+
+
+def _policy(service: Service, asset: Asset, role: Role | None = None, operation: Operation | None = None) -> Json:
+    """What is done to requests there; of several operations the first counts, which is chat where it can."""
+    can = sorted(operations(service, asset), key=_ORDER.index)
+    asked = operation or next(iter(can), Operation.CHAT)
+    return effective_policy(asset, role, asked, service.protocol).shown()
 
 
 def _as_entry(candidate: Candidate) -> Entry:
@@ -216,8 +232,3 @@ def _first(values: Iterable[str]) -> str:
 
 def _most(values: Iterable[float | None]) -> Any:
     return max((value for value in values if value is not None), default=None)
-
-
-def _plain(policy: msgspec.Struct) -> Json:
-    plain: Json = msgspec.to_builtins(policy)
-    return plain

@@ -15,14 +15,29 @@ import grpc.aio
 import msgspec
 from aiohttp import web
 
+from gateway.cluster_bodies import named, parse_match, shown
+from gateway.exchange import Exchange
 from gateway.inflight import InFlight
+from gateway.intake import read_json
 from gateway.view import RoutingView
 from geniehive import codec, dial
-from geniehive.errors import ControlPlaneUnreachable, InvalidRequest, NotFound
-from geniehive.resources import HealthStatus, LeaseState, Operation
+from geniehive.benchmarks.report import samples_in
+from geniehive.config import Config
+from geniehive.errors import (
+    ControlPlaneUnreachable,
+    GenieHiveError,
+    InvalidRequest,
+    NotFound,
+    PayloadTooLarge,
+    PermissionDenied,
+)
+from geniehive.resources import BenchmarkSample, HealthStatus, LeaseState, Operation
+from geniehive.routing.match import match
 from geniehive.routing.resolve import resolve
+from geniehive.routing.score import explain, measured
 from geniehive.routing.strategy import depth, order
 from geniehive.routing.table import RoutingTable
+from geniehive.tokens import bearer
 from geniehive.v1 import benchmark_service_pb2 as benchmark_pb
 from geniehive.v1 import benchmark_service_pb2_grpc as benchmark_rpc
 from geniehive.v1 import cluster_service_pb2 as cluster_pb
@@ -30,17 +45,28 @@ from geniehive.v1 import cluster_service_pb2_grpc as cluster_rpc
 
 Json = dict[str, Any]
 _ANSWER_WITHIN_S: Final = 5.0
+_DEFAULTS: Final = Config()
 
 
 class ClusterViews:
     """The handlers. `channel` leads to the control plane, with `node_key` as credential."""
 
-    def __init__(self, view: RoutingView, in_flight: InFlight, channel: grpc.aio.Channel, node_key: str) -> None:
+    def __init__(
+        self,
+        view: RoutingView,
+        in_flight: InFlight,
+        channel: grpc.aio.Channel,
+        node_key: str,
+        config: Config = _DEFAULTS,
+    ) -> None:
         self._view = view
         self._in_flight = in_flight
         self._cluster = cluster_rpc.ClusterServiceStub(channel)
         self._benchmarks = benchmark_rpc.BenchmarkServiceStub(channel)
+        self._node_key = node_key
         self._metadata = dial.metadata(node_key=node_key)
+        self._limits = config.gateway
+        self._weights = config.routing.weights
 
     async def hosts(self, request: web.Request) -> web.Response:
         """GET /v1/cluster/hosts[/{host_id}]."""
@@ -98,18 +124,42 @@ class ClusterViews:
             "strategy": found.strategy,
             "role_id": found.role.role_id if found.role else None,
             "candidates": [
-                {
-                    "service_id": each.service.service_id,
-                    "asset_id": each.asset.asset_id,
-                    "host_id": each.host.host_id,
-                    "role_id": each.role.role_id if each.role else None,
+                named(each)
+                | {
                     "tier": list(each.tier),
                     "in_flight": depth(table.observed[each.service.service_id], counts.get(each.service.service_id, 0)),
+                    "reasons": explain(each),
+                    "signals": measured(table, each, counts.get(each.service.service_id, 0)),
                 }
                 for each in order(table, found, counts, 0)
             ],
             "dropped": [each._asdict() for each in found.dropped],
         }
+
+    async def match(self, exchange: Exchange) -> web.Response:
+        """POST /v1/cluster/routes/match: roles, and services where asked for, that suit a task, best first."""
+        wanted, limit = parse_match(await self._body(exchange))
+        found = match(self._view.current(), wanted, self._weights, self._in_flight.counts)
+        return self._answer({"object": "list", "data": [shown(each) for each in found[:limit]]})
+
+    async def ingest(self, exchange: Exchange) -> web.Response:
+        """POST /v1/cluster/benchmarks: the samples of a report are stored, all or none.
+
+        The control plane decides whether the caller may: it gets the caller's own key, never the gateway's alone.
+        """
+        samples = samples_in(await self._body(exchange))
+        headers = exchange.request.headers
+        key = headers.get("X-Api-Key") or bearer(headers.get("Authorization")) or ""
+        metadata = dial.metadata(node_key=self._node_key, admin_key=key if key.isascii() and key.isprintable() else "")
+        query = benchmark_pb.IngestSamplesRequest(samples=_encoded(samples))
+        try:
+            answer = await self._benchmarks.IngestSamples(query, metadata=metadata, timeout=_ANSWER_WITHIN_S)
+        except grpc.aio.AioRpcError as error:
+            raise _refused(error) from error
+        return self._answer({"object": "list", "sample_ids": list(answer.sample_ids)})
+
+    async def _body(self, exchange: Exchange) -> bytes:
+        return await read_json(exchange, cap=self._limits.max_body_bytes, timeout_s=self._limits.body_timeout_s)
 
     async def benchmarks(self, request: web.Request) -> web.Response:
         """GET /v1/cluster/benchmarks[?service_id=…&workload=…&limit=…]: samples, newest first."""
@@ -187,6 +237,30 @@ def _limit(word: str | None) -> int:
     if not word.isascii() or not word.isdigit() or not 1 <= int(word[:5]) <= 1000:
         raise InvalidRequest("limit: a whole number from 1 to 1000", param="limit")
     return int(word)
+
+
+def _encoded(samples: Iterable[BenchmarkSample]) -> list[benchmark_pb.BenchmarkSample]:
+    """Samples for the wire. Raises InvalidRequest for a number that it cannot carry, such as -1 requests."""
+    found = []
+    for position, sample in enumerate(samples):
+        try:
+            found.append(codec.sample_to_pb(sample))
+        except (ValueError, TypeError) as error:
+            raise InvalidRequest(f"samples[{position}]: {error}; nothing was stored", param="samples") from None
+    return found
+
+
+def _refused(error: grpc.aio.AioRpcError) -> GenieHiveError:
+    """What the control plane said to an order."""
+    said = error.details() or ""
+    match error.code():
+        case grpc.StatusCode.INVALID_ARGUMENT:
+            return InvalidRequest(said, param="samples")
+        case grpc.StatusCode.PERMISSION_DENIED | grpc.StatusCode.UNAUTHENTICATED:
+            return PermissionDenied(f"the control plane does not take this key for that: {said}")
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return PayloadTooLarge(f"the report is too large for the control plane: {said}")
+    return _unreachable(error)
 
 
 def _some(names: Iterable[str], most: int = 10) -> str:

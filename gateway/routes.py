@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from gateway.auth import INFERENCE, PUBLIC, READ
+from gateway.auth import INFERENCE, OPERATOR, PUBLIC, READ
 from gateway.cluster import ClusterViews
 from gateway.exchange import Exchange
 from gateway.http import Handler, Route, RouteTable
@@ -70,6 +70,8 @@ def _cluster(views: ClusterViews) -> tuple[Route, ...]:
         *(Route(f"/v1/cluster/{noun}", "GET", _of_request(view), scope=READ) for noun, _, view in listed),
         *(Route(f"/v1/cluster/{noun}/", "GET", _of_request(view, key), scope=READ) for noun, key, view in listed),
         *(Route(f"/v1/cluster/{noun}", "GET", _of_request(view), scope=READ) for noun, view in plain),
+        Route("/v1/cluster/routes/match", "POST", views.match, scope=READ),
+        Route("/v1/cluster/benchmarks", "POST", views.ingest, scope=OPERATOR),
     )
 
 

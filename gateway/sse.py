@@ -4,7 +4,8 @@
 as they were sent (CRLF, comments and several data lines included). The start of an event that is not
 yet complete is held back, so a stream that breaks never leaves half an event at the client. From the
 events the scanner learns what decides how the stream may end: whether content has begun, whether it
-finished, whether the engine reported an error. Events whose data is not JSON are dropped.
+finished, whether the engine reported an error. Events whose data is not JSON are dropped. A `rewrite`
+(reasoning taken out) comes last: what is learned is learned from what the engine sent.
 
 The format: https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
@@ -12,11 +13,15 @@ The format: https://html.spec.whatwg.org/multipage/server-sent-events.html
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from geniehive.errors import UpstreamUnavailable
+
+Rewrite = Callable[[bytes], bytes]
+"""Changes whole events on their way; gets one or more at a time."""
 
 MAX_EVENT_BYTES = 10 * 1024 * 1024
 DONE = b"data: [DONE]\n\n"
@@ -68,7 +73,7 @@ Told = tuple[int | None, int | None, str | None]
 class SseScanner:
     """One stream. Read its attributes after each `feed`."""
 
-    def __init__(self, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+    def __init__(self, *, max_event_bytes: int = MAX_EVENT_BYTES, rewrite: Rewrite | None = None) -> None:
         self.events = 0
         """Complete events seen, comments not counted."""
         self.content = False
@@ -89,6 +94,7 @@ class SseScanner:
         """Of the stream, as it came."""
         self._held = bytearray()
         self._max_event_bytes = max_event_bytes
+        self._rewrite = rewrite
 
     @property
     def told(self) -> Told:
@@ -137,9 +143,16 @@ class SseScanner:
 
     def _pass(self, block: bytes) -> bytes:
         """Look at each event of a block of whole ones; the block itself goes on unless an event must not."""
+        if block.count(b"\n") == 2 and block.endswith(b"\n\n") and b"\r" not in block:  # one event: the usual case
+            passed = block if self._look(block) else b""
+        else:
+            passed = self._pass_each(block)
+        return passed if self._rewrite is None else self._rewrite(passed)
+
+    def _pass_each(self, block: bytes) -> bytes:
         kept = []
         whole = True
-        for event in _split(block):
+        for event in split_events(block):
             if self._look(event):
                 kept.append(event)
             else:
@@ -151,7 +164,7 @@ class SseScanner:
 
     def _look(self, event: bytes) -> bool:
         """Learn from one event; whether it may go on."""
-        data = _data(event)
+        data = data_of(event)
         if data is None:
             return True  # comments, ids, retry hints
         self.events += 1
@@ -192,7 +205,7 @@ def _speaks(delta: dict[str, msgspec.Raw] | None) -> bool:
     return delta is not None and any(key != "role" and bytes(value) not in _EMPTY for key, value in delta.items())
 
 
-def _split(block: bytes) -> list[bytes]:
+def split_events(block: bytes) -> list[bytes]:
     """Whole events, each with the empty line that ends it."""
     if b"\r" not in block:
         events = [part + b"\n\n" for part in block.split(b"\n\n")]
@@ -205,7 +218,7 @@ def _split(block: bytes) -> list[bytes]:
     return [*events, block[at:]] if at < len(block) else events
 
 
-def _data(event: bytes) -> bytes | None:
+def data_of(event: bytes) -> bytes | None:
     """The data of an event, its lines joined by line feeds; None if it has none."""
     if event.startswith(b"data: ") and event.endswith(b"\n\n") and event.count(b"\n") == 2 and b"\r" not in event:
         return event[6:-2]

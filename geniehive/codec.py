@@ -39,6 +39,8 @@ PAIRS: Final[dict[type[r.Resource], type[Message]]] = {
     r.RoutingPolicy: pb.RoutingPolicy,
     r.Role: pb.Role,
     r.AccessKey: pb.AccessKey,
+    r.BenchmarkSummary: pb.BenchmarkSummary,
+    r.ServiceBenchmarks: pb.ServiceBenchmarks,
     r.Snapshot: pb.Snapshot,
     r.SnapshotDelta: routing_service_pb2.SnapshotDelta,
     r.AssetState: node_service_pb2.AssetState,
@@ -236,7 +238,13 @@ def _nested(name: str, hint: type[r.Resource], default: r.Resource) -> tuple[_En
     return put, lambda message: decode(hint, getattr(message, name)) if message.HasField(name) else default
 
 
-_KEYS: Final = {r.Host: "host_id", r.Service: "service_id", r.Role: "role_id", r.AccessKey: "name"}
+_KEYS: Final = {
+    r.Host: "host_id",
+    r.Service: "service_id",
+    r.Role: "role_id",
+    r.AccessKey: "name",
+    r.ServiceBenchmarks: "service_id",
+}
 _PLANS: Final = {cls: _plan(cls) for cls in PAIRS}
 
 

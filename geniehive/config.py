@@ -18,6 +18,7 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(gt=0)]
 SecondsOrOff = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=1)]
+Weight = Annotated[float, Meta(ge=0, le=1000)]
 
 DiscoverProtocol = Literal[
     "auto",
@@ -40,6 +41,24 @@ DEFAULT_DISCOVER_PORTS = (
     8000,  # vLLM, speaches
     30000,  # SGLang
     1234,  # LM Studio
+)
+
+
+# Of a request, what would steer an engine behind the gateway's back: where it calls out to, whose key it
+# uses, which slot or cache it takes, what code it loads.
+DEFAULT_DROPPED_PARAMETERS = (
+    "api_base",
+    "api_key",
+    "base_url",
+    "bootstrap_host",  # SGLang: where to fetch a KV cache from
+    "bootstrap_port",
+    "bootstrap_room",
+    "custom_llm_provider",
+    "custom_logit_processor",  # SGLang: pickled code
+    "extra_headers",
+    "id_slot",  # llama.cpp: the gateway chooses the engine, the engine its slot
+    "kv_transfer_params",  # vLLM: where to fetch a KV cache from
+    "n_discard",
 )
 
 
@@ -76,6 +95,8 @@ class GatewayConfig(Section, frozen=True, kw_only=True):
     """Between comment lines in a waiting stream; 0 is none."""
     drain_timeout_s: SecondsOrOff = 30
     """That running requests get at shutdown."""
+    dropped_parameters: tuple[str, ...] = DEFAULT_DROPPED_PARAMETERS
+    """Fields of JSON bodies (top level) and forms that engines never see from clients; policies may set them."""
     receipts: Annotated[int, Meta(ge=0, le=100_000)] = 1000
     """Finished requests whose receipts each worker keeps; 0 is none."""
 
@@ -129,6 +150,25 @@ class AuthConfig(Section, frozen=True, kw_only=True):
     """For operators: everything that the others may, and orders to the cluster."""
 
 
+class WeightsConfig(Section, frozen=True, kw_only=True):
+    """How much each signal counts in scores (`geniehive route match`): shares of their sum; 0 leaves one out."""
+
+    text: Weight = 4
+    """Words that the task shares with the role's or the service's own texts."""
+    family: Weight = 1
+    """How early the model's family stands in the role's preferred_families."""
+    loaded: Weight = 1
+    """Whether the model is in memory."""
+    latency: Weight = 1
+    """Time to first token."""
+    throughput: Weight = 1
+    """Generated tokens a second."""
+    queue: Weight = 1
+    """Requests that are there already."""
+    benchmark: Weight = 2
+    """Quality in benchmarks that resemble the task."""
+
+
 class RoutingConfig(Section, frozen=True, kw_only=True):
     """How services are chosen."""
 
@@ -137,9 +177,11 @@ class RoutingConfig(Section, frozen=True, kw_only=True):
     health_stale_after_s: Seconds = 30
     """Age after which a measured value no longer counts."""
     probe_interval_s: SecondsOrOff = 0
-    """Between probes that the gateway makes itself; 0 is none."""
+    """Between probes of each service that the control plane makes itself; 0 is none."""
     probe_timeout_s: Seconds = 5
     """For one such probe."""
+    weights: WeightsConfig = WeightsConfig()
+    """How much each signal counts in scores."""
 
 
 class NodeConfig(Section, frozen=True, kw_only=True):

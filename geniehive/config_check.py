@@ -6,6 +6,7 @@ Every problem is a ConfigError of one line that names the key and the fix.
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 from collections.abc import Iterable
 from urllib.parse import SplitResult, urlsplit
@@ -13,6 +14,8 @@ from urllib.parse import SplitResult, urlsplit
 from geniehive.config import Config, ServiceConfig
 from geniehive.config_schema import Fail
 from geniehive.errors import ConfigError
+from geniehive.resources import RequestPolicy
+from geniehive.routing.policy import INCLUDE_REASONING, RESERVED
 from geniehive.yaml_source import Path
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,252}")
@@ -182,6 +185,21 @@ def _check_service(service: ServiceConfig, at: Path, fail: Fail) -> None:
             problem = f"{asset.asset_id} is given twice in this service" if asset.asset_id else "must not be empty"
             raise fail((*at, "assets", number, "asset_id"), problem)
         names.add(asset.asset_id)
+        check_request_policy(asset.request_policy, (*at, "assets", number, "request_policy"), fail)
+
+
+def check_request_policy(policy: RequestPolicy, at: Path, fail: Fail) -> None:
+    """Refuse fields that no policy can set, and numbers that JSON does not have."""
+    for part, body in (("body_defaults", policy.body_defaults), ("body_overrides", policy.body_overrides)):
+        for key in body:
+            if key == INCLUDE_REASONING:
+                raise fail((*at, part, key), "is a client's word; set reasoning: pass or strip beside it")
+            if key in RESERVED:
+                raise fail((*at, part, key), "cannot be set by a policy: the gateway sets the model, the client stream")
+        try:
+            json.dumps(body, allow_nan=False)
+        except ValueError:
+            raise fail((*at, part), "has a number that JSON does not have, such as .inf or .nan") from None
 
 
 def _check_runtime(service: ServiceConfig, at: Path, fail: Fail) -> None:

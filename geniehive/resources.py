@@ -292,6 +292,30 @@ class AccessKey(Resource, frozen=True, kw_only=True):
     expires_at: int | None = None
 
 
+class BenchmarkSummary(Resource, frozen=True, kw_only=True):
+    """What recent runs of one workload told about one asset: medians; seconds, tokens a second, a share of 0 to 1."""
+
+    workload: str
+    asset_id: str = ""
+    operation: Operation = Operation.CHAT
+    runs: int = 1
+    requests: int = 0
+    failures: int = 0
+    measured_at_ms: int = 0
+    ttft_seconds: float | None = None
+    tpot_seconds: float | None = None
+    tokens_per_second: float | None = None
+    latency_seconds: float | None = None
+    quality: float | None = None
+
+
+class ServiceBenchmarks(Resource, frozen=True, kw_only=True):
+    """What benchmark runs told about one service."""
+
+    service_id: str
+    summaries: tuple[BenchmarkSummary, ...] = ()
+
+
 class Snapshot(Resource, frozen=True, kw_only=True):
     """The picture of the cluster that gateways route by; the dicts are keyed by id, never changed."""
 
@@ -301,6 +325,7 @@ class Snapshot(Resource, frozen=True, kw_only=True):
     services: dict[str, Service] = {}
     roles: dict[str, Role] = {}
     access_keys: dict[str, AccessKey] = {}
+    benchmarks: dict[str, ServiceBenchmarks] = {}
 
 
 class SnapshotDelta(Resource, frozen=True, kw_only=True):
@@ -315,6 +340,8 @@ class SnapshotDelta(Resource, frozen=True, kw_only=True):
     removed_service_ids: tuple[str, ...] = ()
     removed_role_ids: tuple[str, ...] = ()
     removed_access_keys: tuple[str, ...] = ()
+    benchmarks: tuple[ServiceBenchmarks, ...] = ()
+    removed_benchmarks: tuple[str, ...] = ()
 
 
 class AssetState(Resource, frozen=True, kw_only=True):

@@ -1,6 +1,7 @@
 """Reads the YAML file of roles: `roles:` is a list of them, each as `geniehive.resources.Role`.
 
-Refused are unknown keys, duplicate ids, fallbacks to roles that do not exist, and cycles of fallbacks.
+Refused are unknown keys, duplicate ids, fallbacks to roles that do not exist, cycles of fallbacks, and policies
+that cannot be meant: a tier both allowed and denied, a template without its {input}, fields that no policy sets.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import msgspec
 
 from geniehive import config_schema as schema
 from geniehive import yaml_source
+from geniehive.config_check import check_request_policy
 from geniehive.config_load import read_text
-from geniehive.resources import Role
+from geniehive.resources import PromptPolicy, Role, RoutingPolicy
 
 STRATEGIES = ("", "scored", "round_robin", "least_loaded", "predicted")
 
@@ -82,11 +84,24 @@ def _check_policies(roles: Sequence[Role], source: yaml_source.Source) -> None:
             raise source.fail((*at, "strategy"), f"expected one of {', '.join(STRATEGIES[1:])}, got {policy.strategy}")
         if policy.min_context is not None and policy.min_context < 1:
             raise source.fail((*at, "min_context"), "expected a whole number of at least 1")
-        template = role.prompt_policy.user_template
-        if template and "{input}" not in template:
-            raise source.fail(
-                ("roles", index, "prompt_policy", "user_template"), "has no {input} where the user's message goes"
-            )
+        _check_tiers(policy, at, source)
+        _check_prompts(role.prompt_policy, ("roles", index, "prompt_policy"), source)
+
+
+def _check_tiers(policy: RoutingPolicy, at: yaml_source.Path, source: yaml_source.Source) -> None:
+    for what in ("trust_tiers", "device_classes", "workload_classes"):
+        allowed, denied = getattr(policy, f"allowed_{what}"), getattr(policy, f"denied_{what}")
+        for number, word in enumerate(denied):
+            if word in allowed:
+                raise source.fail((*at, f"denied_{what}", number), f"{word} is allowed as well; take one of them out")
+
+
+def _check_prompts(policy: PromptPolicy, at: yaml_source.Path, source: yaml_source.Source) -> None:
+    if policy.user_template and "{input}" not in policy.user_template:
+        raise source.fail((*at, "user_template"), "has no {input} where the user's message goes")
+    if policy.system_prompt and policy.request_policy.system_prompt:
+        raise source.fail((*at, "request_policy", "system_prompt"), "is given twice; prompt_policy has one of its own")
+    check_request_policy(policy.request_policy, (*at, "request_policy"), source.fail)
 
 
 def _check_cycles(roles: Sequence[Role], source: yaml_source.Source) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Container
 from typing import IO, NamedTuple
 
 from aiohttp import web
@@ -45,8 +45,9 @@ class Field(NamedTuple):
 class FormReader:
     """The client's form, event by event."""
 
-    def __init__(self, body: ClientBody, boundary: bytes) -> None:
+    def __init__(self, body: ClientBody, boundary: bytes, dropped: Container[str] = ()) -> None:
         self._body = body
+        self._dropped = dropped
         self._scanner = MultipartScanner(boundary)
         self._events: list[Event] = []
         self._at = 0
@@ -78,7 +79,9 @@ class FormReader:
             if isinstance(event, PartBegin):
                 if event.filename is not None:
                     return fields, event
-                fields.append(await self.field(event))
+                field = await self.field(event)
+                if field.name not in self._dropped:
+                    fields.append(field)
         return fields, None
 
     async def file(self) -> AsyncIterator[bytes]:
@@ -180,7 +183,7 @@ class Audio:
             limits = self._limits
             body = ClientBody(exchange, cap=limits.max_upload_bytes, timeout_s=limits.body_timeout_s)
             await welcome(exchange)
-            reader = FormReader(body, boundary)
+            reader = FormReader(body, boundary, limits.dropped_parameters)
             fields, part = await reader.until_file()
             if part is None:
                 raise InvalidRequest("the form has no file", param="file")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -22,8 +23,10 @@ MAX_DEPTH = 64
 MAX_FIELDS = 1024
 """At the top level of a body."""
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
-_SPACE = b" \t\n\r"
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+# What stands before a value, with the key, and what stands behind the last one; the JSON is known to be valid.
+_KEY = re.compile(rb'[ \t\n\r]*[{,][ \t\n\r]*("[^"\\]*(?:\\.[^"\\]*)*")[ \t\n\r]*:[ \t\n\r]*')
+_END = re.compile(rb"[ \t\n\r]*\}[ \t\n\r]*\Z")
 
 _top_level = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _whole = msgspec.json.Decoder()
@@ -48,6 +51,18 @@ class JsonBody(msgspec.Struct, frozen=True):
         if name == self.model:
             return self.raw
         return self.raw[: self.start] + msgspec.json.encode(name) + self.raw[self.end :]
+
+    def with_changes(self, name: str, put: Mapping[str, Any], drop: frozenset[str]) -> bytes:
+        """The body with another model's name, some fields written anew and some left out.
+
+        Fields that are only added are appended, so the client's bytes stay; otherwise the top level is put
+        together anew, from the same bytes of the values that stay.
+        """
+        if not drop and put.keys().isdisjoint(self.fields):
+            raw = self.with_model(name)
+            return raw[: raw.rindex(b"}")] + b"," + msgspec.json.encode(put)[1:] if put else raw
+        values: dict[str, Any] = {key: raw for key, raw in _top_level.decode(self.raw).items() if key not in drop}
+        return msgspec.json.encode({**values, **put, "model": name})
 
 
 def parse(raw: bytes) -> JsonBody:
@@ -126,31 +141,16 @@ def _walk(raw: bytes, values: dict[str, msgspec.Raw]) -> tuple[int, int] | None:
     Each value is compared with the bytes at its place, so a key that is written twice cannot pass: the
     values hold the last one, and the walk meets the first.
     """
-    found, at = None, _skip(raw, 0)
-    mark = b"{"
+    found, at = None, 0
     for key, value in values.items():
         content = bytes(value)
-        at = _after(raw, mark, at)
-        at = _after(raw, msgspec.json.encode(key), at)
-        at = _after(raw, b":", at)
-        if at < 0 or not raw.startswith(content, at):
+        begun = _KEY.match(raw, at)
+        if begun is None or begun[1] != msgspec.json.encode(key) or not raw.startswith(content, begun.end()):
             return None
+        at = begun.end() + len(content)
         if key == "model":
-            found = (at, at + len(content))
-        at = _skip(raw, at + len(content))
-        mark = b","
-    return found if _after(raw, b"}", at) == len(raw) else None
-
-
-def _after(raw: bytes, token: bytes, at: int) -> int:
-    """The place after a token and the white space behind it; -1 if the token is not there."""
-    return _skip(raw, at + len(token)) if at >= 0 and raw.startswith(token, at) else -1
-
-
-def _skip(raw: bytes, at: int) -> int:
-    while at < len(raw) and raw[at] in _SPACE:
-        at += 1
-    return at
+            found = (begun.end(), at)
+    return found if _END.match(raw, at) else None
 
 
 def _refuse_two_models(raw: bytes) -> None:

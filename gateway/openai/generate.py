@@ -1,6 +1,7 @@
 """Chat, completions and embeddings: a JSON body goes to an engine with the model's name put right.
 
-Only what routing needs is looked at; everything else reaches the engine byte for byte.
+What a policy of the role or the asset changes is changed (`gateway.openai.shaping`); everything else
+reaches the engine byte for byte.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from gateway.http import Handler
 from gateway.intake import read_json
 from gateway.openai.body import JsonBody, parse
 from gateway.openai.bulk import AT_ONCE
+from gateway.openai.shaping import Shaper, Shaping
 from gateway.router import Router
 from gateway.upstream import UpstreamRequest
 from geniehive.config import GatewayConfig
@@ -53,12 +55,15 @@ class Generate:
 
     def handler(self, operation: Operation, path: str) -> Handler:
         """The handler for one operation; `path` is where engines take it."""
+        shaper = Shaper(operation, self._limits.dropped_parameters)
 
         async def handle(exchange: Exchange) -> web.StreamResponse:
             raw = await read_json(exchange, cap=self._limits.max_body_bytes, timeout_s=self._limits.body_timeout_s)
             body = await self._parsed(exchange, raw)
+            shaping = shaper.of(body)
+            stream = body.stream and operation in _STREAMED
             candidates = self._router.candidates(body.model, operation, exchange)
-            return await self._attempts.run(exchange, _plan(exchange, body, candidates, operation, path))
+            return await self._attempts.run(exchange, _plan(exchange, shaping, candidates, path, stream=stream))
 
         return handle
 
@@ -69,15 +74,10 @@ class Generate:
         return await exchange.loop.run_in_executor(self._parser, parse, raw)
 
 
-def _plan(
-    exchange: Exchange, body: JsonBody, candidates: tuple[Candidate, ...], operation: Operation, path: str
-) -> Plan:
-    stream = body.stream and operation in _STREAMED
+def _plan(exchange: Exchange, shaping: Shaping, candidates: tuple[Candidate, ...], path: str, *, stream: bool) -> Plan:
     headers = engine_headers(exchange, "application/json", "text/event-stream" if stream else "application/json")
 
     def build(candidate: Candidate) -> UpstreamRequest:
-        return UpstreamRequest(
-            "POST", candidate.service.endpoint + path, headers, body.with_model(candidate.asset.asset_id)
-        )
+        return UpstreamRequest("POST", candidate.service.endpoint + path, headers, shaping.content(candidate))
 
-    return Plan(candidates, build, stream=stream, done_marker=stream)
+    return Plan(candidates, build, stream=stream, done_marker=stream, adapt=shaping.adapt, rewrite=shaping.rewrite)

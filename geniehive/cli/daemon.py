@@ -1,6 +1,7 @@
 """Runs one daemon: event loop, signals, readiness, supervision, and one clear line for what is expected to fail.
 
 The first SIGTERM, SIGINT or SIGHUP sets the stop event, and the daemon drains; the second ends the process at once.
+A daemon that can read something again gets a reload event instead of SIGHUP's stop, unless its terminal hung up.
 Under `geniehive up` (`Supervision`) Ctrl-C is the supervisor's to handle: SIGINT is ignored, and the supervisor's
 death, kill -9 included, counts as SIGTERM.
 """
@@ -33,14 +34,22 @@ class Supervision:
     ready_fd: int = -1
 
 
-def serve(component: str, run: Run, *, level: LogLevel, log_json: bool, supervision: Supervision) -> None:
-    """Run a daemon until it is told to stop. Raises GenieHiveError for what is expected to fail."""
+def serve(
+    component: str,
+    run: Run,
+    *,
+    level: LogLevel,
+    log_json: bool,
+    supervision: Supervision,
+    reload: asyncio.Event | None = None,
+) -> None:
+    """Run a daemon until it is told to stop; SIGHUP sets `reload`. Raises GenieHiveError for what may well fail."""
     from geniehive.telemetry import configure_logging
 
     configure_logging(component, level.value, json=log_json)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_live(component, run, supervision))
+            runner.run(_live(component, run, supervision, reload))
     except BaseException as error:
         known = exits.expected(error)
         if known is not None:
@@ -62,10 +71,12 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _live(component: str, run: Run, supervision: Supervision) -> None:
+async def _live(component: str, run: Run, supervision: Supervision, reload: asyncio.Event | None) -> None:
     stop = asyncio.Event()
     notifier = Notifier()
     _handle_signals(stop, notifier, supervised=bool(supervision.parent_pid))
+    if reload is not None:
+        _reload_on_hangup(reload)
     if supervision.parent_pid:
         _follow_parent(supervision.parent_pid)
 
@@ -100,6 +111,19 @@ def _handle_signals(stop: asyncio.Event, notifier: Notifier, *, supervised: bool
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     else:
         loop.add_signal_handler(signal.SIGINT, handle, signal.SIGINT)
+
+
+def _reload_on_hangup(reload: asyncio.Event) -> None:
+    """SIGHUP means read again; where the terminal we were started on is gone, it still means stop."""
+    on_terminal = os.isatty(0)
+
+    def handle() -> None:
+        if on_terminal and not os.isatty(0):
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            reload.set()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, handle)
 
 
 def _follow_parent(parent_pid: int) -> None:

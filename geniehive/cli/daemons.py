@@ -36,19 +36,22 @@ def control(
     ready_fd: ReadyFd = -1,
 ) -> None:
     """Run the control plane: sections control, storage, auth, roles_path, routing."""
+    import asyncio
+
     from geniehive.cli.daemon import Supervision, serve
     from geniehive.config_check import check_exposure
 
     loaded = _load(config)
     check_exposure(loaded, insecure=insecure, gateway=False)
+    reload = asyncio.Event()
 
     async def run(stop: asyncio.Event, ready: Ready) -> None:
         from controlplane import app
 
-        await app.run(loaded, stop=stop, ready=ready)
+        await app.run(loaded, stop=stop, ready=ready, reload=reload)
 
     supervision = Supervision(parent_pid=parent_pid, ready_fd=ready_fd)
-    serve("control", run, level=log_level, log_json=log_json, supervision=supervision)
+    serve("control", run, level=log_level, log_json=log_json, supervision=supervision, reload=reload)
 
 
 def gateway(

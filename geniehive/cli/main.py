@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from geniehive.cli import config_commands, daemons, exits, listings, orders, requests, route, up, version
+from geniehive.cli import bench, config_commands, daemons, exits, listings, orders, requests, route, up, version
 from geniehive.errors import GenieHiveError
 
 EPILOG = "Exit codes: 0 done, 1 failed, 2 usage or config, 3 daemon unreachable, 4 key refused, 5 not found."
@@ -25,6 +25,7 @@ listings.register(app)
 requests.register(app)
 route.register(app)
 orders.register(app)
+bench.register(app)
 config_commands.register(app)
 version.register(app)
 

@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def requests(  # noqa: PLR0913, PLR0917 - each is an option of the command
+def requests(
     config: options.ConfigFile = None,
     gateway: options.Gateway = "",
     api_key: options.GatewayKey = "",

@@ -1,7 +1,8 @@
-"""`geniehive route resolve`: what a model name leads to now, and why not elsewhere."""
+"""`geniehive route`: what a model name leads to now, and what suits a task."""
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -53,6 +54,70 @@ def resolve(
         print_document(json_format.MessageToDict(answer, preserving_proto_field_name=True), output)
     else:
         _print(model, answer, output)
+
+
+@route.command("match")
+def match_task(
+    task: Annotated[list[str], typer.Argument(metavar="TASK...", help="What the model is for, in words; one or more.")],
+    workload: Annotated[
+        list[str] | None, typer.Option("--workload", "-w", help="Benchmark workload that the task resembles.")
+    ] = None,
+    kind: Annotated[Operation | None, typer.Option("--kind", "--operation", help="Only what does this.")] = None,
+    modality: Annotated[str, typer.Option("--modality", help="Only this: text, audio, image or vector.")] = "",
+    services: Annotated[bool, typer.Option("--services", help="Offer services beside roles.")] = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="Most matches.")] = 10,
+    config: options.ConfigFile = None,
+    control: options.Control = "",
+    api_key: options.ApiKey = "",
+    output: options.OutputFormat = Output.TABLE,
+) -> None:
+    """Show which roles and services suit a task, best first, and why."""
+    from geniehive import codec
+    from geniehive.v1 import cluster_service_pb2 as pb
+
+    request = pb.MatchRoutesRequest(
+        tasks=task,
+        workloads=workload or (),
+        operation=codec.operation_to_pb(kind),
+        modality=modality,
+        include_direct_services=services,
+        limit=limit,
+    )
+
+    async def talk(cluster: client.ClusterClient) -> Any:
+        return await cluster.call("MatchRoutes", request)
+
+    answer = client.ask(client.target(config, control, api_key), talk)
+    if output in {Output.JSON, Output.YAML}:
+        from google.protobuf import json_format
+
+        print_document(json_format.MessageToDict(answer, preserving_proto_field_name=True), output)
+    elif not answer.matches:
+        hint = "" if services else ", or ask for services too: --services"
+        print(f"nothing that can answer now shares a word with the task; say more{hint}", file=sys.stderr)
+    else:
+        print_table(_matches(answer), wide=output is Output.WIDE)
+
+
+def _matches(answer: Any) -> Listing:
+    return Listing(
+        columns=("#", "KIND", "NAME", "SCORE", "SERVICE", "MODEL", "REASONS", "SIGNALS"),
+        wide=1,
+        rows=[
+            (
+                str(place),
+                one.kind,
+                one.name,
+                f"{one.score:.3f}",
+                one.candidate.service_id,
+                one.candidate.asset_id,
+                cells.text("; ".join(one.reasons)),
+                cells.joined(f"{name}={value:.4g}" for name, value in sorted(one.signals.items())),
+            )
+            for place, one in enumerate(answer.matches, 1)
+        ],
+        values=None,
+    )
 
 
 def _print(model: str, answer: Any, output: Output) -> None:

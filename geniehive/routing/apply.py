@@ -21,6 +21,7 @@ def apply_delta(snapshot: Snapshot, delta: SnapshotDelta, revision: int) -> Snap
         services=_updated(snapshot.services, delta.services, lambda s: s.service_id, delta.removed_service_ids),
         roles=_updated(snapshot.roles, delta.roles, lambda role: role.role_id, delta.removed_role_ids),
         access_keys=_updated(snapshot.access_keys, delta.access_keys, lambda k: k.name, delta.removed_access_keys),
+        benchmarks=_updated(snapshot.benchmarks, delta.benchmarks, lambda b: b.service_id, delta.removed_benchmarks),
     )
 
 

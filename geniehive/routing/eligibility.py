@@ -68,9 +68,10 @@ def tier(service: Service, asset: Asset, host: Host) -> Tier:
 def preference(policy: RoutingPolicy, asset: Asset, host: Host) -> Tier:
     """How much a role likes this asset there: listed asset, family, labels. Smaller is better."""
     misses = sum(host.labels.get(name) != value for name, value in policy.preferred_labels.items())
-    return (_place(asset.asset_id, policy.assets), _place(asset.family, policy.preferred_families), misses)
+    return (place(asset.asset_id, policy.assets), place(asset.family, policy.preferred_families), misses)
 
 
-def _place(value: str, wanted: tuple[str, ...]) -> int:
+def place(value: str, wanted: tuple[str, ...]) -> int:
+    """Where a value stands in a list of wishes, from 0; the list's length if it is not in it."""
     folded = value.casefold()
     return next((place for place, want in enumerate(wanted) if want.casefold() == folded), len(wanted))

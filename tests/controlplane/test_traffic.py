@@ -18,6 +18,7 @@ def test_in_flight_is_the_sum_and_a_gateway_that_is_gone_counts_nothing() -> Non
         table.connect(stream, f"gateway-{stream}")
         table.report(stream, [traffic(in_flight=open_now)])
     assert table.merge("s", Observed()).in_flight == 7
+    assert table.open("s") == 7
     assert table.disconnect("2") == {"s"}
     assert table.merge("s", Observed()).in_flight == 2
     table.disconnect("1")
@@ -53,3 +54,17 @@ def test_a_report_of_a_stream_that_has_ended_is_ignored() -> None:
     table = TrafficTable()
     assert table.report("gone", [traffic()]) == frozenset()
     assert table.merge("s", Observed()).in_flight is None
+
+
+def test_what_ended_is_told_from_report_to_report() -> None:
+    table = TrafficTable()
+    table.connect("1", "gw")
+    first = [traffic(succeeded_total=100, failed_total=7)]
+    assert table.ended("1", first) == {}  # the worker may be older than this control plane
+    table.report("1", first)
+    later = [traffic(succeeded_total=101, failed_total=9), traffic("new", failed_total=1)]
+    assert table.ended("1", later) == {"s": (1, 2), "new": (0, 1)}
+    table.report("1", later)
+    assert table.ended("1", later) == {}
+    assert table.ended("1", first) == {}  # totals never go back: another worker, to be learnt anew
+    assert table.ended("gone", later) == {}

@@ -65,7 +65,10 @@ async def test_a_bad_body_is_400(body):
 
 async def test_a_lone_surrogate_is_called_what_it_is():
     async with gateway("http://127.0.0.1:1") as gw, httpx.AsyncClient() as http:
-        for body, said in ((BAD_BODIES["a lone surrogate"], "surrogate"), (b'{"model":"m","x":"\\ud83d\\ude00', "truncated")):
+        for body, said in (
+            (BAD_BODIES["a lone surrogate"], "surrogate"),
+            (b'{"model":"m","x":"\\ud83d\\ude00', "truncated"),
+        ):
             found = await http.post(gw.url + CHAT, content=body, headers=JSON)
             assert said in found.json()["error"]["message"]
 

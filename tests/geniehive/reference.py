@@ -52,6 +52,8 @@ def config_tables() -> str:
     for name, kind in _fields(config.Config):
         if is_struct(kind):
             parts.append(_section(f"{name}", kind, f"{name}."))
+            inner = ((f"{name}.{key}", its) for key, its in _fields(kind) if is_struct(its))
+            parts += [_section(key, its, f"{key}.") for key, its in inner]
         elif get_origin(kind) is tuple:
             item = get_args(kind)[0]
             parts.append(_section(f"{name}[]", item, ""))

@@ -232,7 +232,7 @@ def test_messages_never_show_a_secret(complaint):
 def test_the_examples_fit_the_schema(path):
     from geniehive.roles_file import load_roles
 
-    if path.name == "roles.yaml":
+    if path.name.startswith("roles"):
         assert len(load_roles(path)) >= 6
     else:
         config = load_config(path, {}).config

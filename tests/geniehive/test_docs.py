@@ -8,7 +8,21 @@ import pytest
 from geniehive.cli.main import app
 from tests.geniehive import reference
 
-PAGES = ["index", "install", "cli", "config", "errors", "request", "receipts", "heartbeat", "command"]
+PAGES = [
+    "index",
+    "install",
+    "cli",
+    "config",
+    "errors",
+    "roles",
+    "request",
+    "receipts",
+    "heartbeat",
+    "command",
+    "benchmarks",
+    "probes",
+    "performance",
+]
 
 
 @pytest.mark.parametrize("name", ["config.md", "errors.md"])
@@ -27,7 +41,7 @@ def test_every_page_is_in_the_index_and_its_links_lead_somewhere(name):
 
 
 def test_the_files_that_the_pages_name_exist():
-    for name in ("request", "receipts", "heartbeat", "command"):
+    for name in ("request", "receipts", "heartbeat", "command", "benchmarks", "probes"):
         text = (reference.DOCS / f"{name}.md").read_text(encoding="utf-8")
         named = re.findall(r"`((?:geniehive|gateway|controlplane|nodeagent)/[a-z_/]+\.py)`", text)
         assert named

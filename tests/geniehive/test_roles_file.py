@@ -1,14 +1,19 @@
 """Files of roles: what is read, and the one line that a bad one gets."""
 
 import itertools
+from pathlib import Path
 
+import msgspec
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from geniehive.errors import ConfigError
-from geniehive.resources import Operation, ReasoningMode
+from geniehive.resources import Operation, ReasoningMode, RoutingPolicy
 from geniehive.roles_file import find_cycle, load_roles, parse_roles
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def roles_text(**fallbacks):
@@ -33,6 +38,52 @@ roles:
     assert other.operation is Operation.EMBEDDINGS
 
 
+def test_every_field_of_a_role_is_read():
+    """The whole of it, as the issue of roles names its fields."""
+    text = """
+roles:
+  - role_id: r
+    display_name: R
+    description: words
+    operation: completion
+    modality: text
+    prompt_policy:
+      system_prompt: P
+      system_prompt_position: append
+      user_template: "{input}"
+      request_policy:
+        body_defaults: {a: {b: [1, 2.5, null]}}
+        body_overrides: {c: d}
+        reasoning: strip
+    routing_policy:
+      preferred_families: [b, a]
+      preferred_labels: {room: attic}
+      min_context: 1
+      require_loaded: true
+      allowed_trust_tiers: [a]
+      denied_trust_tiers: [b]
+      allowed_device_classes: [a]
+      denied_device_classes: [b]
+      allowed_workload_classes: [a]
+      denied_workload_classes: [b]
+      fallback_roles: [s]
+      strategy: round_robin
+      assets: [m]
+  - {role_id: s}
+"""
+    read, _ = parse_roles(text, "roles.yaml")
+    assert msgspec.json.decode(msgspec.json.encode(read)) == yaml.safe_load(text)["roles"][0]
+    assert set(yaml.safe_load(text)["roles"][0]["routing_policy"]) == set(RoutingPolicy.__struct_fields__)
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("roles*.yaml")))
+def test_the_example_catalogues_load_and_every_role_ends_somewhere(name):
+    roles = {role.role_id: role for role in load_roles(EXAMPLES / name)}
+    assert len(roles) >= 4
+    assert all(role.display_name and role.description for role in roles.values())
+    assert {role.operation for role in roles.values()} > {Operation.CHAT}
+
+
 @pytest.mark.parametrize("text", ["", "roles:\n", "roles: []\n"])
 def test_no_roles_are_fine(text):
     assert parse_roles(text, "roles.yaml") == ()
@@ -52,6 +103,14 @@ def test_no_roles_are_fine(text):
         ("roles: [{role_id: a, routing_policy: {strategy: fastest}}]", "expected one of scored, round_robin"),
         ("roles: [{role_id: a, routing_policy: {min_context: 0}}]", "at least 1"),
         ("roles: [{role_id: a, prompt_policy: {user_template: hello}}]", "has no {input}"),
+        ("roles: [{role_id: a, routing_policy: {allowed_trust_tiers: [own], denied_trust_tiers: [x, own]}}]",
+         "denied_trust_tiers[1]: own is allowed as well"),
+        ("roles: [{role_id: a, prompt_policy: {system_prompt: x, request_policy: {system_prompt: y}}}]", "given twice"),
+        ("roles: [{role_id: a, prompt_policy: {request_policy: {body_overrides: {model: x}}}}]",
+         "body_overrides.model: cannot be set by a policy"),
+        ("roles: [{role_id: a, prompt_policy: {request_policy: {body_defaults: {include_reasoning: true}}}}]",
+         "set reasoning: pass"),
+        ("roles: [{role_id: a, prompt_policy: {request_policy: {body_defaults: {a: [.inf]}}}}]", "JSON does not have"),
         ("roles: {a: {}}", "roles: expected a list, got keys and values"),
         ("- role_id: a", "expected keys and values, got a list"),
         ("roles: [", "roles.yaml:1:9: not valid YAML"),

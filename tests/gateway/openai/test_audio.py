@@ -94,6 +94,13 @@ async def test_either_order_of_the_form_is_taken(parts):
         assert sent["file"] == (WAV, "a.wav", "audio/wav")
 
 
+async def test_fields_that_engines_must_not_see_are_dropped_before_and_after_the_file():
+    async with upstream((TEXT, KEEP)) as up, gateway(up.url) as gw:
+        found = await post(gw, written((b"api_base", b"x"), MODEL, FILE, (b"base_url", b"y"), (b"language", b"de")))
+        assert found.status_code == 200
+        assert sorted(form(up.seen[0])) == ["file", "language", "model"]
+
+
 async def test_the_file_is_passed_on_while_it_arrives():
     async with upstream((TEXT, KEEP)) as up, gateway(up.url) as gw:
         reader, writer = await asyncio.open_connection("127.0.0.1", gw.port)

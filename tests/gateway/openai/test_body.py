@@ -96,3 +96,28 @@ def test_another_key_twice_is_put_together_with_its_last_value():
 def test_a_model_of_odd_characters_is_written_as_json():
     body = parse(b'{"model":"m"}')
     assert json.loads(body.with_model('a"b\\c\n<img>é')) == {"model": 'a"b\\c\n<img>é'}
+
+
+@given(documents(), names, st.dictionaries(keys.filter(lambda key: key != "model"), plain, max_size=3), st.data())
+def test_changes_put_and_drop_fields_and_nothing_else(raw, name, put, data):
+    body = parse(raw)
+    others = sorted(body.fields.keys() - {"model"})
+    drop = frozenset(data.draw(st.lists(st.sampled_from(others)))) if others else frozenset()
+    kept = {key: value for key, value in json.loads(raw).items() if key not in drop}
+    assert json.loads(body.with_changes(name, put, drop)) == {**kept, **put, "model": name}
+
+
+def test_fields_that_are_only_added_leave_the_bytes_of_the_others():
+    raw = b' { "seed" : 1.50e+1,\n"model":"m" } '
+    changed = parse(raw).with_changes("n", {"a": {"b": False}}, frozenset())
+    assert changed == b' { "seed" : 1.50e+1,\n"model":"n" ,"a":{"b":false}}'
+
+
+def test_values_that_stay_keep_their_bytes_where_others_go():
+    raw = b'{"n_discard": 3, "model":"m", "seed" : 1.50e+1}'
+    assert b"1.50e+1" in parse(raw).with_changes("n", {}, frozenset({"n_discard"}))
+
+
+def test_no_changes_are_the_splice():
+    body = parse(b'{ "model" : "m" }')
+    assert body.with_changes("m", {}, frozenset()) is body.raw
