@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import time
+from types import SimpleNamespace
 
 import httpx
 import openai
 import pytest
 
+from gateway.app import spawner
+from gateway.relay import Comments
 from tests.gateway.harness import gateway, until
 from tests.gateway.misbehaving import (
     CLOSE,
@@ -244,6 +248,16 @@ async def test_a_waiting_stream_gets_comments_and_then_its_events():
         assert found.content.startswith(b": keepalive\n\n")
         assert found.content.endswith(DONE)
         assert "x-geniehive-service" not in found.headers
+
+
+@pytest.mark.filterwarnings("error")
+async def test_comments_that_are_stopped_before_they_began_leave_nothing_behind():
+    async with asyncio.TaskGroup() as tasks:
+        exchange = SimpleNamespace(loop=asyncio.get_running_loop())
+        comments = Comments(exchange, 60, spawner(tasks))
+        comments._start()
+        await comments.stop()
+    gc.collect()
 
 
 async def test_a_failure_after_comments_is_an_error_event():
