@@ -240,23 +240,29 @@ class Attempts:
         if begun.upstream.ended:
             headers = {"content-type": begun.content_type}
             return web.Response(status=begun.upstream.status, body=begun.head, headers=headers), True
-        return await self._pass_large(exchange, begun, tried), True
+        return await self._pass_large(exchange, begun, tried)
 
-    async def _pass_large(self, exchange: Exchange, begun: Begun, tried: Tried) -> web.StreamResponse:
+    async def _pass_large(self, exchange: Exchange, begun: Begun, tried: Tried) -> tuple[web.StreamResponse, bool]:
         """A body too large to be held: passed on as it comes; if it breaks, so does the client's connection."""
         response = web.StreamResponse(status=begun.upstream.status, headers=exchange.headers())
         response.headers["content-type"] = begun.content_type
         exchange.response = response
         await response.prepare(exchange.request)
         piece, idle = begun.head, self._limits.idle_timeout_s
-        async with exchange.deadline(idle):
-            while piece:
-                await response.write(piece)
-                exchange.rearm(idle)
-                piece = await begun.upstream.read()
-                tried.answer_bytes += len(piece)
+        try:
+            async with exchange.deadline(idle):
+                while piece:
+                    await response.write(piece)
+                    exchange.rearm(idle)
+                    piece = await begun.upstream.read()
+                    tried.answer_bytes += len(piece)
+        except (UpstreamError, TimeoutError) as error:
+            tried.reason = error.message if isinstance(error, UpstreamError) else f"nothing moved for {idle:g} s"
+            if exchange.request.transport is not None:
+                exchange.request.transport.abort()
+            return response, False
         await response.write_eof()
-        return response
+        return response, True
 
 
 def _turns(candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:

@@ -308,6 +308,29 @@ async def test_a_client_that_does_not_read_stops_the_upstream_and_is_closed():
         writer.close()
 
 
+LARGE = b'{"data":"' + b"x" * (12 * 2**20)
+BREAKS = {"closed": CLOSE, "reset": RESET, "hang": HANG}
+
+
+@pytest.mark.parametrize("end", BREAKS.values(), ids=BREAKS)
+async def test_a_large_answer_that_breaks_is_never_made_whole(end):
+    script = (b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 30000000\r\n\r\n" + LARGE, end)
+    async with upstream(script) as bad, gateway(bad.url, **QUICK) as gw, httpx.AsyncClient(timeout=10) as http:
+        got = bytearray()
+
+        async def read():
+            async with http.stream("POST", gw.url + CHAT, json=ASK) as found:
+                assert found.status_code == 200
+                async for piece in found.aiter_bytes():
+                    got.extend(piece)
+
+        with pytest.raises(httpx.RemoteProtocolError):
+            await read()
+        assert LARGE.startswith(got)
+        await until(lambda: gw.front.open_requests == 0)
+        assert gw.in_flight.counts == {}
+
+
 async def test_nothing_is_left_behind_after_many_failures():
     async with (
         upstream((RESET,), (answer(500), KEEP), (STREAM_HEAD, CLOSE), (*BEGUN, RESET), (*stream("a"), KEEP)) as up,
