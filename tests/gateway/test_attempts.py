@@ -65,8 +65,20 @@ FAILS_FIRST = {
     "body shorter than announced": (b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{}", CLOSE),
     "not http": (b"SSH-2.0-OpenSSH_9.6\r\n", CLOSE),
     "header flood": (b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 5000 + b"\r\n{}", CLOSE),
+    "not JSON": (answer(200, b"this is not JSON"), KEEP),
+    "null": (answer(200, b"null"), KEEP),
+    "a list": (answer(200, b"[]"), KEEP),
+    "half of an object": (answer(200, b'{"a":'), KEEP),
+    "an error with 200": (answer(200, BOOM), KEEP),
+    "a stream that was not asked for": (*stream("hello"), KEEP),
+    "12 MB of something else": (answer(200, b"x" * (12 * 2**20)), KEEP),
 }
 STREAM_FAILS_FIRST = {
+    "a whole answer": (completion("boom"), KEEP),
+    "an error with 200 instead": (answer(200, BOOM), KEEP),
+    "not JSON": (answer(200, b"boom"), KEEP),
+    "200, then only [DONE]": (STREAM_HEAD, chunk(DONE), LAST_CHUNK, KEEP),
+    "200, then a role and [DONE]": (STREAM_HEAD, chunk(delta("", role="assistant") + DONE), LAST_CHUNK, KEEP),
     "200, then closed": (STREAM_HEAD, CLOSE),
     "200, then a clean end": (STREAM_HEAD, LAST_CHUNK, KEEP),
     "200, then a role and the end": (STREAM_HEAD, chunk(delta("", role="assistant")), LAST_CHUNK, KEEP),
@@ -124,6 +136,7 @@ ALONE = {
     "404 is passed on": ((answer(404, BOOM), KEEP), 404, 1),
     "422 is passed on": ((answer(422, {"detail": "bad"}), KEEP), 422, 1),
     "429 is passed on": ((answer(429, {"error": "slow down"}, retry_after="7"), KEEP), 429, 1),
+    "200 with an error of the request": ((answer(200, {"error": {"message": "long", "code": 400}}), KEEP), 400, 1),
     "only an error event": ((STREAM_HEAD, chunk(event(BOOM)), LAST_CHUNK, KEEP), 502, 2),
 }
 
@@ -139,6 +152,11 @@ async def test_with_nobody_else_the_client_gets_an_error_in_openais_shape(script
         assert "127.0.0.1" not in found.text
         assert len(bad.seen) == attempts
         assert gw.in_flight.counts == {}
+
+
+async def test_an_error_that_is_null_is_none():
+    async with upstream((answer(200, {"error": None, "id": "x"}), KEEP)) as up, gateway(up.url) as gw:
+        assert (await ask(gw)).json() == {"error": None, "id": "x"}
 
 
 async def test_the_engines_words_reach_the_client():
