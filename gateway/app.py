@@ -147,9 +147,9 @@ def build_app(
 def spawner(tasks: asyncio.TaskGroup) -> Spawn:
     """Starts small helpers of requests; one that fails is logged and takes nothing down with it."""
 
-    async def guarded(work: Coroutine[Any, Any, None]) -> None:
+    async def guarded(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
-            await work
+            await work()
         except Exception:  # noqa: BLE001 - one request's helper must not end the gateway
             _log.exception("a helper of a request failed")
 

@@ -9,7 +9,7 @@ from gateway.inflight import InFlight
 from gateway.routing_watch import RoutingWatch
 from gateway.view import RoutingView
 from geniehive import codec
-from geniehive.resources import Observed, Snapshot, SnapshotDelta
+from geniehive.resources import HostObserved, Observed, Snapshot, SnapshotDelta
 from geniehive.v1 import routing_service_pb2 as pb
 from geniehive.v1 import routing_service_pb2_grpc as rpc
 from tests.geniehive.routing.fleet import host, service
@@ -106,10 +106,15 @@ async def test_measurements_survive_a_change_of_shape():
     async with watching() as (plane, view, _):
         plane.updates.put_nowait(snapshot(1, a=service("a")))
         measured = pb.ServiceObserved(service_id="a", observed=codec.observed_to_pb(Observed(running=3)))
-        plane.updates.put_nowait(pb.RoutingUpdate(epoch=1, revision=1, observed=pb.ObservedBatch(services=[measured])))
-        plane.updates.put_nowait(delta(1, 2, services=(service("b"),)))
-        await until(lambda: shape(view).revision == 2)
+        full = HostObserved(cpu_utilization=0.5)
+        hosts = [pb.HostMeasured(host_id="h1", observed=codec.host_observed_to_pb(full))]
+        batch = pb.ObservedBatch(services=[measured], hosts=hosts)
+        plane.updates.put_nowait(pb.RoutingUpdate(epoch=1, revision=1, observed=batch))
+        for revision, name in ((2, "b"), (3, "c")):
+            plane.updates.put_nowait(delta(revision - 1, revision, services=(service(name),)))
+        await until(lambda: shape(view).revision == 3)
         assert view.table.observed["a"] == Observed(running=3)
+        assert view.table.snapshot.hosts["h1"].observed == full
 
 
 async def test_the_view_stays_and_is_stale_when_the_stream_ends_and_heals_by_itself():
