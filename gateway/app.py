@@ -72,7 +72,16 @@ async def serve(
     in_flight = InFlight(time.monotonic)
     targets, node_key = config.control_plane.targets, config.control_plane.node_api_key
     gateway_id = config.gateway.gateway_id or f"gateway-{secrets.token_hex(4)}"
-    watch = RoutingWatch(targets, node_key, gateway_id, view, in_flight, random.random, geniehive.__version__)
+    watch = RoutingWatch(
+        targets,
+        node_key,
+        gateway_id,
+        view,
+        in_flight,
+        random.random,
+        geniehive.__version__,
+        stale_after_s=config.routing.health_stale_after_s,
+    )
     async with (
         asyncio.TaskGroup() as tasks,
         dial.control_channel(targets) as channel,
@@ -151,9 +160,9 @@ def build_app(
 def spawner(tasks: asyncio.TaskGroup) -> Spawn:
     """Starts small helpers of requests; one that fails is logged and takes nothing down with it."""
 
-    async def guarded(work: Coroutine[Any, Any, None]) -> None:
+    async def guarded(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
-            await work
+            await work()
         except Exception:  # noqa: BLE001 - one request's helper must not end the gateway
             _log.exception("a helper of a request failed")
 

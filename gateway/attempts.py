@@ -22,7 +22,7 @@ from gateway.relay import Comments, Spawn, commit, end_with, relay
 from gateway.retry_budget import RetryBudget
 from gateway.sse import Rewrite, SseScanner, told_in
 from gateway.upstream import Refused, Upstream, UpstreamRequest, UpstreamResponse
-from gateway.verdict import AttemptFailed, judge, judge_event
+from gateway.verdict import AttemptFailed, judge, judge_answer, judge_event
 from geniehive.config import GatewayConfig
 from geniehive.errors import CallerError, GenieHiveError, UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from geniehive.routing.candidate import Candidate
@@ -68,6 +68,8 @@ class Plan(NamedTuple):  # a frozen dataclass takes ten times as long to make
     stream: bool = False
     done_marker: bool = False
     """Whether the stream ends with `[DONE]`."""
+    json: bool = True
+    """Whether an answer is a JSON object, or a stream if and only if one was asked for."""
     replayable: Callable[[], bool] = lambda: True
     """Whether the body can be sent again."""
     body_failure: Callable[[], GenieHiveError | None] = lambda: None
@@ -206,12 +208,14 @@ class Attempts:
     async def _first(self, response: UpstreamResponse, plan: Plan, tried: Tried) -> Begun:
         if response.status >= 300:
             raise judge(response.status, response.headers, await _up_to(response, _HELD_EVENTS))
-        if response.content_type == "text/event-stream":
+        if response.content_type == "text/event-stream" and (plan.stream or not plan.json):
             scanner = SseScanner(rewrite=plan.rewrite(tried.candidate))
             return await _first_content(response, scanner, done_marker=plan.done_marker)
         body = await _up_to(response, _HELD_BYTES)
         if not body:
             raise UpstreamUnavailable("the engine's answer is empty")
+        if plan.json:
+            _check(response, plan, body)
         try:
             kind, body = plan.adapt(tried.candidate, response.headers.get("content-type", "application/json"), body)
         except CallerError:
@@ -237,21 +241,27 @@ class Attempts:
             raise UpstreamUnavailable("a stream was asked for, and the engine answered without one")
         if begun.upstream.ended:
             return Whole(begun.upstream.status, begun.head, begun.content_type), True
-        return await self._pass_large(exchange, begun, tried), True
+        return await self._pass_large(exchange, begun, tried)
 
-    async def _pass_large(self, exchange: Exchange, begun: Begun, tried: Tried) -> web.StreamResponse:
+    async def _pass_large(self, exchange: Exchange, begun: Begun, tried: Tried) -> tuple[web.StreamResponse, bool]:
         """A body too large to be held: passed on as it comes; if it breaks, so does the client's connection."""
         headers = {**exchange.headers(), "content-type": begun.content_type}
         response = exchange.response = Stream(exchange.request, begun.upstream.status, headers)
         piece, idle = begun.head, self._limits.idle_timeout_s
-        async with exchange.deadline(idle):
-            while piece:
-                await response.write(piece)
-                exchange.rearm(idle)
-                piece = await begun.upstream.read()
-                tried.answer_bytes += len(piece)
+        try:
+            async with exchange.deadline(idle):
+                while piece:
+                    await response.write(piece)
+                    exchange.rearm(idle)
+                    piece = await begun.upstream.read()
+                    tried.answer_bytes += len(piece)
+        except (UpstreamError, TimeoutError) as error:
+            tried.reason = error.message if isinstance(error, UpstreamError) else f"nothing moved for {idle:g} s"
+            if exchange.request.transport is not None:
+                exchange.request.transport.abort()
+            return response, False
         await response.write_eof()
-        return response
+        return response, True
 
 
 def _turns(candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
@@ -281,6 +291,16 @@ async def _up_to(response: UpstreamResponse, limit: int) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
+def _check(response: UpstreamResponse, plan: Plan, body: bytes) -> None:
+    """Raises AttemptFailed for an answer of a good status that is not what was asked for."""
+    if response.content_type == "text/event-stream":
+        raise AttemptFailed(UpstreamUnavailable("the engine answered with a stream that was not asked for"))
+    if (wrong := judge_answer(response.headers, body, whole=response.ended)) is not None:
+        raise wrong
+    if plan.stream:
+        raise AttemptFailed(UpstreamUnavailable("a stream was asked for, and the engine answered without one"))
+
+
 async def _first_content(response: UpstreamResponse, scanner: SseScanner, *, done_marker: bool) -> Begun:
     """Read a stream until its first content. An end or an error before that is a failed attempt."""
     held, size = [], 0
@@ -295,4 +315,6 @@ async def _first_content(response: UpstreamResponse, scanner: SseScanner, *, don
             raise UpstreamUnavailable("the engine's stream ended before it began")
     if scanner.error is not None and not scanner.content:
         raise judge_event(response.headers, scanner.error)
+    if scanner.over and not scanner.content:
+        raise UpstreamUnavailable("the engine's stream ended before it began")
     return Begun(response, b"".join(held), scanner, done_marker=done_marker)

@@ -80,7 +80,7 @@ async def read_json(exchange: Exchange, *, cap: int, timeout_s: float) -> bytes:
     body = ClientBody(exchange, cap=cap, timeout_s=timeout_s)
     await welcome(exchange)
     raw = await body.all()
-    return expand(raw, encoding, cap) if encoding in _WINDOW_BITS else raw
+    return await asyncio.to_thread(expand, raw, encoding, cap) if encoding in _WINDOW_BITS else raw
 
 
 async def welcome(exchange: Exchange) -> None:

@@ -23,7 +23,8 @@ from gateway.sse import DONE, SseScanner
 from gateway.upstream import UpstreamResponse
 from geniehive.errors import GenieHiveError, UpstreamTimeout, UpstreamUnavailable
 
-Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], asyncio.Task[None]]
+"""Starts what it is given as a task; not a coroutine, which would be lost if the task is cancelled before it begins."""
 
 _SSE_HEADERS = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
 _COMMENT = b": keepalive\n\n"
@@ -123,7 +124,7 @@ class Comments:
         self._timer = exchange.loop.call_later(interval_s, self._start) if interval_s > 0 else None
 
     def _start(self) -> None:
-        self._task = self._spawn(self._run())
+        self._task = self._spawn(self._run)
 
     async def _run(self) -> None:
         with suppress(ConnectionError):

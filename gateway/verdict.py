@@ -17,6 +17,9 @@ import msgspec
 from gateway.errors import message_in
 from geniehive.errors import GenieHiveError, NoServiceAvailable, UpstreamTimeout, UpstreamUnavailable
 
+_ABSENT = msgspec.Raw()
+_NO_ERROR = frozenset({b"", b"null", b"false", b"0", b'""', b"{}", b"[]"})
+
 
 class Passed(NamedTuple):
     """An engine's own answer, to be passed on."""
@@ -83,6 +86,28 @@ def judge(status: int, headers: Mapping[str, str], body: bytes) -> AttemptFailed
         return AttemptFailed(UpstreamTimeout(reason + tail), reason=reason)
     reason = f"the engine failed with status {status}"
     return AttemptFailed(UpstreamUnavailable(reason + tail), same_service=True, crash=status == 500, reason=reason)
+
+
+class _Answer(msgspec.Struct):
+    error: msgspec.Raw = _ABSENT
+
+
+_answer = msgspec.json.Decoder(_Answer)
+
+
+def judge_answer(headers: Mapping[str, str], body: bytes, *, whole: bool) -> AttemptFailed | None:
+    """What is wrong with an answer of a good status that should be a JSON object; None if nothing is.
+
+    Of one that is not there as a `whole` only its beginning can be seen.
+    """
+    nonsense = AttemptFailed(UpstreamUnavailable("the engine's answer is not a JSON object; is its endpoint right?"))
+    if not whole:
+        return None if body[:64].lstrip().startswith(b"{") else nonsense
+    try:
+        said = _answer.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return nonsense
+    return None if bytes(said.error) in _NO_ERROR else judge_event(headers, body)
 
 
 class _Coded(msgspec.Struct):

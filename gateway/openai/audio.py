@@ -215,6 +215,7 @@ class Audio:
         plan = Plan(
             candidates,
             build,
+            json=False,
             stream=text_of(upload.fields, "stream") == "true",
             replayable=upload.replayable,
             body_failure=lambda: upload.failure,

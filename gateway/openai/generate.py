@@ -6,13 +6,16 @@ reaches the engine byte for byte.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 from aiohttp import web
 
 from gateway.attempts import Attempts, Plan
 from gateway.exchange import Exchange
 from gateway.http import Handler
 from gateway.intake import read_json
-from gateway.openai.body import parse
+from gateway.openai.body import JsonBody, parse
+from gateway.openai.bulk import AT_ONCE
 from gateway.openai.shaping import Shaper, Shaping
 from gateway.router import Router
 from gateway.upstream import UpstreamRequest
@@ -48,6 +51,7 @@ class Generate:
         self._router = router
         self._attempts = attempts
         self._limits = limits
+        self._parser = ThreadPoolExecutor(1, "parser")  # two would only wait for the interpreter, and the loop for both
 
     def handler(self, operation: Operation, path: str) -> Handler:
         """The handler for one operation; `path` is where engines take it."""
@@ -55,13 +59,19 @@ class Generate:
 
         async def handle(exchange: Exchange) -> web.StreamResponse:
             raw = await read_json(exchange, cap=self._limits.max_body_bytes, timeout_s=self._limits.body_timeout_s)
-            body = parse(raw)
+            body = await self._parsed(exchange, raw)
             shaping = shaper.of(body)
             stream = body.stream and operation in _STREAMED
             candidates = self._router.candidates(body.model, operation, exchange)
             return await self._attempts.run(exchange, _plan(exchange, shaping, candidates, path, stream=stream))
 
         return handle
+
+    async def _parsed(self, exchange: Exchange, raw: bytes) -> JsonBody:
+        """The checked body. A large one is parsed in a thread, one at a time, while other requests go on."""
+        if len(raw) <= AT_ONCE:
+            return parse(raw)
+        return await exchange.loop.run_in_executor(self._parser, parse, raw)
 
 
 def _plan(exchange: Exchange, shaping: Shaping, candidates: tuple[Candidate, ...], path: str, *, stream: bool) -> Plan:

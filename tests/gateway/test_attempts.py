@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import time
+from types import SimpleNamespace
 
 import httpx
 import openai
 import pytest
 
+from gateway.app import spawner
+from gateway.relay import Comments
 from tests.gateway.harness import gateway, until
 from tests.gateway.misbehaving import (
     CLOSE,
@@ -61,8 +65,20 @@ FAILS_FIRST = {
     "body shorter than announced": (b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{}", CLOSE),
     "not http": (b"SSH-2.0-OpenSSH_9.6\r\n", CLOSE),
     "header flood": (b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 5000 + b"\r\n{}", CLOSE),
+    "not JSON": (answer(200, b"this is not JSON"), KEEP),
+    "null": (answer(200, b"null"), KEEP),
+    "a list": (answer(200, b"[]"), KEEP),
+    "half of an object": (answer(200, b'{"a":'), KEEP),
+    "an error with 200": (answer(200, BOOM), KEEP),
+    "a stream that was not asked for": (*stream("hello"), KEEP),
+    "12 MB of something else": (answer(200, b"x" * (12 * 2**20)), KEEP),
 }
 STREAM_FAILS_FIRST = {
+    "a whole answer": (completion("boom"), KEEP),
+    "an error with 200 instead": (answer(200, BOOM), KEEP),
+    "not JSON": (answer(200, b"boom"), KEEP),
+    "200, then only [DONE]": (STREAM_HEAD, chunk(DONE), LAST_CHUNK, KEEP),
+    "200, then a role and [DONE]": (STREAM_HEAD, chunk(delta("", role="assistant") + DONE), LAST_CHUNK, KEEP),
     "200, then closed": (STREAM_HEAD, CLOSE),
     "200, then a clean end": (STREAM_HEAD, LAST_CHUNK, KEEP),
     "200, then a role and the end": (STREAM_HEAD, chunk(delta("", role="assistant")), LAST_CHUNK, KEEP),
@@ -120,6 +136,7 @@ ALONE = {
     "404 is passed on": ((answer(404, BOOM), KEEP), 404, 1),
     "422 is passed on": ((answer(422, {"detail": "bad"}), KEEP), 422, 1),
     "429 is passed on": ((answer(429, {"error": "slow down"}, retry_after="7"), KEEP), 429, 1),
+    "200 with an error of the request": ((answer(200, {"error": {"message": "long", "code": 400}}), KEEP), 400, 1),
     "only an error event": ((STREAM_HEAD, chunk(event(BOOM)), LAST_CHUNK, KEEP), 502, 2),
 }
 
@@ -135,6 +152,11 @@ async def test_with_nobody_else_the_client_gets_an_error_in_openais_shape(script
         assert "127.0.0.1" not in found.text
         assert len(bad.seen) == attempts
         assert gw.in_flight.counts == {}
+
+
+async def test_an_error_that_is_null_is_none():
+    async with upstream((answer(200, {"error": None, "id": "x"}), KEEP)) as up, gateway(up.url) as gw:
+        assert (await ask(gw)).json() == {"error": None, "id": "x"}
 
 
 async def test_the_engines_words_reach_the_client():
@@ -246,6 +268,16 @@ async def test_a_waiting_stream_gets_comments_and_then_its_events():
         assert "x-geniehive-service" not in found.headers
 
 
+@pytest.mark.filterwarnings("error")
+async def test_comments_that_are_stopped_before_they_began_leave_nothing_behind():
+    async with asyncio.TaskGroup() as tasks:
+        exchange = SimpleNamespace(loop=asyncio.get_running_loop())
+        comments = Comments(exchange, 60, spawner(tasks))
+        comments._start()
+        await comments.stop()
+    gc.collect()
+
+
 async def test_a_failure_after_comments_is_an_error_event():
     script = (0.25, answer(400, BOOM), KEEP)
     async with upstream(script) as up, gateway(up.url, keepalive_comment_s=0.1) as gw:
@@ -292,6 +324,29 @@ async def test_a_client_that_does_not_read_stops_the_upstream_and_is_closed():
             await up.gone.wait()
         await until(lambda: gw.in_flight.counts == {})
         writer.close()
+
+
+LARGE = b'{"data":"' + b"x" * (12 * 2**20)
+BREAKS = {"closed": CLOSE, "reset": RESET, "hang": HANG}
+
+
+@pytest.mark.parametrize("end", BREAKS.values(), ids=BREAKS)
+async def test_a_large_answer_that_breaks_is_never_made_whole(end):
+    script = (b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 30000000\r\n\r\n" + LARGE, end)
+    async with upstream(script) as bad, gateway(bad.url, **QUICK) as gw, httpx.AsyncClient(timeout=10) as http:
+        got = bytearray()
+
+        async def read():
+            async with http.stream("POST", gw.url + CHAT, json=ASK) as found:
+                assert found.status_code == 200
+                async for piece in found.aiter_bytes():
+                    got.extend(piece)
+
+        with pytest.raises(httpx.RemoteProtocolError):
+            await read()
+        assert LARGE.startswith(got)
+        await until(lambda: gw.front.open_requests == 0)
+        assert gw.in_flight.counts == {}
 
 
 async def test_nothing_is_left_behind_after_many_failures():

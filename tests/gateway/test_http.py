@@ -63,6 +63,16 @@ async def test_a_bad_body_is_400(body):
         assert (await http.post(gw.url + CHAT, json=ASK)).status_code == 200
 
 
+async def test_a_lone_surrogate_is_called_what_it_is():
+    async with gateway("http://127.0.0.1:1") as gw, httpx.AsyncClient() as http:
+        for body, said in (
+            (BAD_BODIES["a lone surrogate"], "surrogate"),
+            (b'{"model":"m","x":"\\ud83d\\ude00', "truncated"),
+        ):
+            found = await http.post(gw.url + CHAT, content=body, headers=JSON)
+            assert said in found.json()["error"]["message"]
+
+
 async def test_depth_64_is_taken():
     async with upstream((completion(), KEEP)) as up, gateway(up.url) as gw, httpx.AsyncClient() as http:
         assert (await http.post(gw.url + CHAT, content=deep(63), headers=JSON)).status_code == 200
