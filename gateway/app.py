@@ -88,8 +88,8 @@ async def _listen(
     config: Config, sock: socket.socket, front: Front, stop: asyncio.Event, ready: Callable[[str], None]
 ) -> None:
     """Answer until told to stop, then drain. The port stays open meanwhile: /readyz has to say no."""
-    server = Server(front, header_timeout_s=config.gateway.header_timeout_s)
-    drain_s = config.gateway.drain_timeout_s
+    limits, drain_s = config.gateway, config.gateway.drain_timeout_s
+    server = Server(front, header_timeout_s=limits.header_timeout_s, max_connections=limits.max_connections)
     listener = await asyncio.get_running_loop().create_server(server, sock=sock, backlog=_BACKLOG)
     try:
         ready(url_of(sock))
@@ -129,7 +129,9 @@ def build_app(
         operations,
     )
     authenticator = Authenticator(tuple(config.auth.client_api_keys), tuple(config.auth.admin_api_keys))
-    front = Front(table, authenticator.check, meter, refused_when_draining=INFERENCE)
+    front = Front(
+        table, authenticator.check, meter, refused_when_draining=INFERENCE, request_timeout_s=limits.request_timeout_s
+    )
     operations.front = front
     receipts.open_exchanges = lambda: front.exchanges
     return front

@@ -17,10 +17,10 @@ from aiohttp import web
 
 from gateway.errors import passed_on, should_repeat
 from gateway.exchange import Exchange
-from gateway.middleware import Meter, shutting_down
+from gateway.middleware import Meter
 from gateway.relay import Comments, Spawn, commit, end_with, relay
 from gateway.retry_budget import RetryBudget
-from gateway.sse import Rewrite, SseScanner, told_in
+from gateway.sse import Rewrite, SseScanner, told_in, too_large
 from gateway.upstream import Refused, Upstream, UpstreamRequest, UpstreamResponse
 from gateway.verdict import AttemptFailed, judge, judge_answer, judge_event
 from geniehive.config import GatewayConfig
@@ -196,8 +196,8 @@ class Attempts:
                     response.close()
                     raise
         except TimeoutError:
-            if exchange.interrupted:
-                raise shutting_down() from None
+            if exchange.interruption is not None:
+                raise exchange.interruption from None
             raise AttemptFailed(UpstreamTimeout(f"the engine sent nothing within {limit:g} s")) from None
         except UpstreamError as error:
             if (reason := plan.body_failure()) is not None:
@@ -211,9 +211,11 @@ class Attempts:
         if response.status >= 300:
             raise judge(response.status, response.headers, await _up_to(response, _HELD_EVENTS))
         if response.content_type == "text/event-stream" and (plan.stream or not plan.json):
-            scanner = SseScanner(rewrite=plan.rewrite(tried.candidate))
+            scanner = SseScanner(max_bytes=self._limits.max_answer_bytes, rewrite=plan.rewrite(tried.candidate))
             return await _first_content(response, scanner, done_marker=plan.done_marker)
         body = await _up_to(response, _HELD_BYTES)
+        if len(body) > self._limits.max_answer_bytes:
+            raise AttemptFailed(too_large(self._limits.max_answer_bytes))
         if not body:
             raise UpstreamUnavailable("the engine's answer is empty")
         if plan.json:
@@ -260,6 +262,8 @@ class Attempts:
                     exchange.rearm(idle)
                     piece = await begun.upstream.read()
                     tried.answer_bytes += len(piece)
+                    if tried.answer_bytes + len(begun.head) > self._limits.max_answer_bytes:
+                        raise too_large(self._limits.max_answer_bytes)
         except (UpstreamError, TimeoutError) as error:
             tried.reason = error.message if isinstance(error, UpstreamError) else f"nothing moved for {idle:g} s"
             if exchange.request.transport is not None:

@@ -48,6 +48,7 @@ class Exchange:
         "failure",
         "first_byte",
         "interrupted",
+        "interruption",
         "loop",
         "now",
         "operation",
@@ -98,7 +99,9 @@ class Exchange:
         self.response: web.StreamResponse | None = None
         """Set once the status is committed."""
         self.interrupted = False
-        """Whether the gateway ended this request to shut down."""
+        """Whether the gateway ended this request."""
+        self.interruption: GenieHiveError | None = None
+        """Why it did."""
         self._scope: asyncio.Timeout | None = None
 
     def attempt(self, candidate: Candidate) -> Tried:
@@ -115,7 +118,7 @@ class Exchange:
             self.failure = error.message
 
     def deadline(self, seconds: float) -> asyncio.Timeout:
-        """A scope that ends after so many seconds, or at once when the gateway shuts down; one at a time."""
+        """A scope that ends after so many seconds, or at once when it was interrupted; one at a time."""
         self._scope = asyncio.timeout(0 if self.interrupted else seconds)
         return self._scope
 
@@ -124,9 +127,9 @@ class Exchange:
         if self._scope is not None and not self.interrupted and not self._scope.expired():
             self._scope.reschedule(self.now() + seconds)
 
-    def interrupt(self) -> None:
-        """End what the request waits for now: its handler finishes it with an error."""
-        self.interrupted = True
+    def interrupt(self, reason: GenieHiveError) -> None:
+        """End what the request waits for now: its handler finishes it with this error."""
+        self.interrupted, self.interruption = True, reason
         if self._scope is not None and not self._scope.expired():
             self._scope.reschedule(self.now())
 

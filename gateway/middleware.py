@@ -16,6 +16,7 @@ from aiohttp import web
 from gateway.errors import error_response
 from gateway.exchange import Exchange, Request, new_request_id
 from gateway.http import RouteTable
+from gateway.overdue import Overdue
 from geniehive.errors import GenieHiveError, InvalidRequest, MethodNotAllowed, NotReady
 
 _log = logging.getLogger(__name__)
@@ -45,12 +46,15 @@ class Meter(Protocol):
 class Front:
     """Serves each request by its route."""
 
-    def __init__(self, table: RouteTable, check: Checker, meter: Meter, *, refused_when_draining: str) -> None:
+    def __init__(
+        self, table: RouteTable, check: Checker, meter: Meter, *, refused_when_draining: str, request_timeout_s: float
+    ) -> None:
         self._table = table
         self._check = check
         self._meter = meter
         self._refused_when_draining = refused_when_draining
         self._open: set[Exchange] = set()
+        self._overdue = Overdue(self._open, request_timeout_s)
         self._idle = asyncio.Event()
         self.draining = False
 
@@ -58,6 +62,7 @@ class Front:
         """Answer one request; never raises but for a client that is gone."""
         exchange = Exchange(request, new_request_id(), asyncio.get_running_loop())
         self._open.add(exchange)
+        self._overdue.watch(exchange.loop)
         status = 499  # the client went away: nobody reads the answer
         try:
             response = await self._answer(exchange)
@@ -119,7 +124,7 @@ class Front:
                 await self._idle.wait()
         except TimeoutError:
             for exchange in tuple(self._open):
-                exchange.interrupt()
+                exchange.interrupt(shutting_down())
             try:
                 async with asyncio.timeout(_DRAINING_RETRY_S):
                     await self._idle.wait()

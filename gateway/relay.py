@@ -16,7 +16,6 @@ from aiohttp import web
 
 from gateway.errors import error_event, passed_on
 from gateway.exchange import Exchange
-from gateway.middleware import shutting_down
 from gateway.sse import DONE, SseScanner
 from gateway.upstream import UpstreamResponse
 from geniehive.errors import GenieHiveError, UpstreamTimeout, UpstreamUnavailable
@@ -118,8 +117,8 @@ def _timed_out(
         if exchange.request.transport is not None:
             exchange.request.transport.abort()
         raise ConnectionResetError("the client does not read its stream")
-    if exchange.interrupted:
-        return shutting_down()
+    if exchange.interruption is not None:
+        return exchange.interruption
     if scanner.finished:
         return None
     return UpstreamTimeout(f"the engine sent nothing for {idle_timeout_s:g} s in the middle of its stream")

@@ -330,6 +330,45 @@ LARGE = b'{"data":"' + b"x" * (12 * 2**20)
 BREAKS = {"closed": CLOSE, "reset": RESET, "hang": HANG}
 
 
+async def test_a_large_answer_beyond_the_cap_is_broken_off():
+    script = (b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n" + LARGE, *[b"x" * 2**20] * 8, HANG)
+    async with upstream(script) as bad, gateway(bad.url, max_answer_bytes=16 * 2**20) as gw:
+        with pytest.raises(httpx.RemoteProtocolError):
+            await ask(gw)
+        await asyncio.wait_for(bad.gone.wait(), 5)
+
+
+async def test_an_answer_beyond_the_cap_is_a_failed_attempt():
+    async with upstream((answer(200, {"x": "x" * 2000}), KEEP)) as bad, gateway(bad.url, max_answer_bytes=1000) as gw:
+        found = await ask(gw)
+        assert found.status_code == 502
+        assert "max_answer_bytes" in found.json()["error"]["message"]
+
+
+ENDLESS = (STREAM_HEAD, *[chunk(delta("x" * 100)), 0.02] * 500, HANG)
+CAPS = {
+    "bytes": ({"max_answer_bytes": 2000}, b"max_answer_bytes"),
+    "time": ({"request_timeout_s": 0.3}, b"within 0.3 s"),
+}
+
+
+@pytest.mark.parametrize(("limits", "said"), CAPS.values(), ids=CAPS)
+async def test_an_endless_stream_ends_in_an_error_event(limits, said):
+    async with upstream(ENDLESS) as bad, gateway(bad.url, **limits) as gw:
+        found = await ask(gw, streamed=True)
+        assert found.content.startswith(delta("x" * 100))
+        last = found.content.split(b"\n\n")[-2]
+        assert last.startswith(b'data: {"error":')
+        assert said in last
+        assert found.elapsed.total_seconds() < 3
+        await until(lambda: gw.front.open_requests == 0)
+
+
+async def test_a_request_that_takes_too_long_before_its_first_byte_is_504():
+    async with upstream((HANG,)) as bad, gateway(bad.url, request_timeout_s=0.2) as gw:
+        assert (await ask(gw)).status_code == 504
+
+
 @pytest.mark.parametrize("end", BREAKS.values(), ids=BREAKS)
 async def test_a_large_answer_that_breaks_is_never_made_whole(end):
     script = (b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 30000000\r\n\r\n" + LARGE, end)
