@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Callable
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.web_urldispatcher import SystemRoute, UrlMappingMatchInfo
 from multidict import CIMultiDict
 
@@ -21,6 +21,8 @@ class Request(web.Request):
     """aiohttp's request, with a place for the name in its path, for handlers that look there."""
 
     _names: UrlMappingMatchInfo | None = None
+    ancient = False
+    """Whether it came as HTTP/0.9, which nothing but a status line of HTTP/1 can answer."""
 
     @property
     def match_info(self) -> UrlMappingMatchInfo:
@@ -28,6 +30,11 @@ class Request(web.Request):
         if self._names is None:
             self._names = UrlMappingMatchInfo({}, SystemRoute(web.HTTPNotFound()))
         return self._names
+
+    def renew(self) -> None:
+        """Go on as HTTP/1.1 if it is older than HTTP/1."""
+        if self._version.major < 1:
+            self._version, self.ancient = HttpVersion11, True
 
     def name(self, key: str, value: str) -> None:
         """Remember a name from the path."""

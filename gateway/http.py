@@ -193,4 +193,6 @@ class Server(web.Server):
         )
 
     def _make(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> Request:
-        return Request(message, payload, protocol, writer, task, self._loop)
+        request = Request(message, payload, protocol, writer, task, self._loop)
+        request.renew()
+        return request

@@ -78,7 +78,7 @@ class Front:
         request = exchange.request
         path = request.rel_url.raw_path
         try:
-            if request.version.major < 1:
+            if request.ancient:
                 raise InvalidRequest("HTTP/0.9 is not spoken here; use HTTP/1.1")
             route, exchange.tail = self._table.find(request.method, path)
             exchange.operation = route.operation

@@ -83,6 +83,27 @@ async def test_a_connection_over_the_cap_is_503_and_those_within_it_go_on():
         kept[1][1].close()
 
 
+async def test_nonsense_in_what_only_the_engine_reads_goes_on():
+    async with upstream((*stream("hi"), KEEP)) as up, gateway(up.url) as gw, httpx.AsyncClient() as http:
+        odd = {**ASK, "stream": True, "n": [1], "stream_options": "x"}
+        assert (await http.post(gw.url + CHAT, json=odd)).status_code == 200
+        assert up.seen[0].json == odd
+
+
+async def test_http_0_9_is_refused_in_http_1_1():
+    async with gateway("http://127.0.0.1:1") as gw:
+        for line in (b"GET /healthz HTTP/0.9", b"GET / HTTP/0.9"):
+            assert (await raw(gw.port, line + b"\r\nhost: x\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
+
+
+async def test_a_request_before_there_is_a_picture_is_told_what_readyz_tells():
+    async with gateway("http://127.0.0.1:1", snapshotted=False) as gw, httpx.AsyncClient() as http:
+        asked, ready = await http.post(gw.url + CHAT, json=ASK), await http.get(gw.url + "/readyz")
+        assert asked.status_code == ready.status_code == 503
+        assert asked.json() == ready.json()
+        assert asked.headers["retry-after"] == ready.headers["retry-after"]
+
+
 async def test_a_lone_surrogate_is_called_what_it_is():
     async with gateway("http://127.0.0.1:1") as gw, httpx.AsyncClient() as http:
         for body, said in (
