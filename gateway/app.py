@@ -117,7 +117,7 @@ def build_app(
     metrics = Metrics(view, in_flight)
     receipts = requests.receipts
     meter = MetricsMeter(metrics, receipts.keep)
-    attempts = Attempts(upstream, in_flight, limits, spawn, meter)
+    attempts = Attempts(upstream, in_flight, limits, spawn, meter, random.random)
     router = Router(view, in_flight, receipts=limits.receipts > 0)
     operations = Operations(view, metrics, geniehive.__version__)
     table = route_table(

@@ -25,7 +25,6 @@ Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], asyncio.Task[None]]
 
 _SSE_HEADERS = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
 _COMMENT = b": keepalive\n\n"
-_FINISH_GRACE_S = 2.0  # for a usage event or [DONE] after the engine said that it finished
 _TAIL_GRACE_S = 0.25  # for the end of the upstream's body after [DONE], so that its connection can be used again
 _REARM_SHARE = 16  # the idle deadline is moved on at most that often within its length: timers cost
 
@@ -47,10 +46,14 @@ async def relay(
     head: bytes,
     *,
     idle_timeout_s: float,
+    grace_s: float,
     done_marker: bool,
 ) -> bool:
-    """Pass a stream on, beginning with what was read of it; whether it came to its proper end."""
-    failure = await _pump(exchange, response, upstream, scanner, head, idle_timeout_s)
+    """Pass a stream on, beginning with what was read of it; whether it came to its proper end.
+
+    `grace_s` is for what may follow once the engine said that it finished: usage, `[DONE]`.
+    """
+    failure = await _pump(exchange, response, upstream, scanner, head, idle_timeout_s, grace_s)
     if failure is None and not scanner.complete:
         failure = UpstreamUnavailable("the engine's stream ended before it was finished")
     if failure is None:
@@ -79,6 +82,7 @@ async def _pump(
     scanner: SseScanner,
     head: bytes,
     idle_timeout_s: float,
+    grace_s: float,
 ) -> GenieHiveError | None:
     """Read and write until the stream is over; the reason if that came too early."""
     writing = True
@@ -95,7 +99,7 @@ async def _pump(
                     return None
                 now = exchange.now()
                 if (now - armed > slack or scanner.finished) and not exchange.interrupted:
-                    deadline.reschedule(now + (_FINISH_GRACE_S if scanner.finished else idle_timeout_s))
+                    deadline.reschedule(now + (grace_s if scanner.finished else idle_timeout_s))
                     armed = now
                 writing = False
                 chunk = await upstream.read()
