@@ -70,7 +70,16 @@ async def serve(
     in_flight = InFlight(time.monotonic)
     targets, node_key = config.control_plane.targets, config.control_plane.node_api_key
     gateway_id = config.gateway.gateway_id or f"gateway-{secrets.token_hex(4)}"
-    watch = RoutingWatch(targets, node_key, gateway_id, view, in_flight, random.random, geniehive.__version__)
+    watch = RoutingWatch(
+        targets,
+        node_key,
+        gateway_id,
+        view,
+        in_flight,
+        random.random,
+        geniehive.__version__,
+        stale_after_s=config.routing.health_stale_after_s,
+    )
     async with (
         asyncio.TaskGroup() as tasks,
         dial.control_channel(targets) as channel,

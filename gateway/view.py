@@ -45,3 +45,9 @@ class RoutingView:
         """Apply new measurements."""
         if self.table is not None:
             self.table = self.table.with_observed(services, hosts)
+
+    def forget_measurements(self) -> None:
+        """What was measured is too old to count; shape and health stay, for nothing newer is known."""
+        if self.table is not None:
+            shape = self.table.shape
+            self.measure(dict.fromkeys(shape.services, Observed()), dict.fromkeys(shape.hosts, HostObserved()))
