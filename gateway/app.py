@@ -99,8 +99,8 @@ async def _listen(
     config: Config, sock: socket.socket, front: Front, stop: asyncio.Event, ready: Callable[[str], None]
 ) -> None:
     """Answer until told to stop, then drain. The port stays open meanwhile: /readyz has to say no."""
-    server = Server(front, header_timeout_s=config.gateway.header_timeout_s)
-    drain_s = config.gateway.drain_timeout_s
+    limits, drain_s = config.gateway, config.gateway.drain_timeout_s
+    server = Server(front, header_timeout_s=limits.header_timeout_s, max_connections=limits.max_connections)
     listener = await asyncio.get_running_loop().create_server(server, sock=sock, backlog=_BACKLOG)
     calm_collector()
     try:
@@ -139,7 +139,7 @@ def build_app(
     metrics = Metrics(view, in_flight)
     receipts = requests.receipts
     meter = MetricsMeter(metrics, receipts.keep)
-    attempts = Attempts(upstream, in_flight, limits, spawn, meter)
+    attempts = Attempts(upstream, in_flight, limits, spawn, meter, random.random)
     router = Router(view, in_flight, receipts=limits.receipts > 0)
     operations = Operations(view, metrics, geniehive.__version__)
     table = route_table(
@@ -151,7 +151,9 @@ def build_app(
         operations,
     )
     authenticator = Authenticator(tuple(config.auth.client_api_keys), tuple(config.auth.admin_api_keys))
-    front = Front(table, authenticator.check, meter, refused_when_draining=INFERENCE)
+    front = Front(
+        table, authenticator.check, meter, refused_when_draining=INFERENCE, request_timeout_s=limits.request_timeout_s
+    )
     operations.front = front
     receipts.open_exchanges = lambda: front.exchanges
     return front

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from itertools import count
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.web_urldispatcher import SystemRoute, UrlMappingMatchInfo
 
 from gateway.answers import Stream
@@ -25,6 +25,8 @@ class Request(web.Request):
     _names: UrlMappingMatchInfo | None = None
     alarm: Alarm
     """The one timer of its connection."""
+    ancient = False
+    """Whether it came as HTTP/0.9, which nothing but a status line of HTTP/1 can answer."""
 
     @property
     def on_writable(self) -> Callable[[], None] | None:
@@ -42,6 +44,11 @@ class Request(web.Request):
         if self._names is None:
             self._names = UrlMappingMatchInfo({}, SystemRoute(web.HTTPNotFound()))
         return self._names
+
+    def renew(self) -> None:
+        """Go on as HTTP/1.1 if it is older than HTTP/1."""
+        if self._version.major < 1:
+            self._version, self.ancient = HttpVersion11, True
 
     def name(self, key: str, value: str) -> None:
         """Remember a name from the path."""
@@ -62,6 +69,7 @@ class Exchange:
         "failure",
         "first_byte",
         "interrupted",
+        "interruption",
         "loop",
         "now",
         "operation",
@@ -112,7 +120,9 @@ class Exchange:
         self.response: Stream | None = None
         """Set once the status is committed."""
         self.interrupted = False
-        """Whether the gateway ended this request to shut down."""
+        """Whether the gateway ended this request."""
+        self.interruption: GenieHiveError | None = None
+        """Why it did."""
         self._scope: Deadline | None = None
 
     def attempt(self, candidate: Candidate) -> Tried:
@@ -129,7 +139,7 @@ class Exchange:
             self.failure = error.message
 
     def deadline(self, seconds: float) -> Deadline:
-        """A scope that ends after so many seconds, or at once when the gateway shuts down; one at a time."""
+        """A scope that ends after so many seconds, or at once when it was interrupted; one at a time."""
         self._scope = Deadline(self.request.alarm, self.now() + (0 if self.interrupted else seconds))
         return self._scope
 
@@ -138,9 +148,9 @@ class Exchange:
         if self._scope is not None and not self.interrupted and not self._scope.expired():
             self._scope.reschedule(self.now() + seconds)
 
-    def interrupt(self) -> None:
-        """End what the request waits for now: its handler finishes it with an error."""
-        self.interrupted = True
+    def interrupt(self, reason: GenieHiveError) -> None:
+        """End what the request waits for now: its handler finishes it with this error."""
+        self.interrupted, self.interruption = True, reason
         if self._scope is not None and not self._scope.expired():
             self._scope.reschedule(self.now())
 

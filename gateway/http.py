@@ -22,6 +22,7 @@ from aiohttp.web_protocol import ERROR, RequestHandler
 from gateway.deadline import Alarm
 from gateway.errors import error_response
 from gateway.exchange import Exchange, Request, RequestIds
+from gateway.refusal import Refusal
 from geniehive.errors import (
     GenieHiveError,
     HeadersTooLarge,
@@ -245,16 +246,25 @@ def parser_error(exc: BaseException | None) -> GenieHiveError:
 class Server(web.Server):
     """Makes a `Connection` of each client; `serve` answers one request."""
 
-    def __init__(self, serve: Callable[[Request], Awaitable[web.StreamResponse]], *, header_timeout_s: float) -> None:
+    def __init__(
+        self,
+        serve: Callable[[Request], Awaitable[web.StreamResponse]],
+        *,
+        header_timeout_s: float,
+        max_connections: int,
+    ) -> None:
         super().__init__(
             serve,  # type: ignore[arg-type]  # aiohttp types it for BaseRequest, which our factory does not make
             request_factory=self._make,
             handler_cancellation=True,
         )
         self._header_timeout_s = header_timeout_s
+        self._max_connections = max_connections
 
     def __call__(self) -> RequestHandler:
         """The protocol for a new connection."""
+        if len(self._connections) >= self._max_connections:
+            return Refusal(self._max_connections)  # type: ignore[return-value]  # asyncio wants no more than a Protocol
         return Connection(
             self,
             loop=self._loop,
@@ -271,4 +281,5 @@ class Server(web.Server):
     def _make(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> Request:
         request = Request(message, payload, protocol, writer, task, self._loop)
         request.alarm = protocol.alarm
+        request.renew()
         return request

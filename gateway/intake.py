@@ -38,6 +38,8 @@ class ClientBody:
 
     async def read(self) -> bytes:
         """The next piece; empty at the end. Raises RequestTimeout, PayloadTooLarge or InvalidRequest."""
+        if self._exchange.interruption is not None:
+            raise self._exchange.interruption
         began = self._exchange.now()
         latest = min(began + self._timeout_s, self._deadline + self.received / _MIN_RATE)
         try:

@@ -16,20 +16,29 @@ from gateway.sse import SseScanner
 from gateway.upstream import UpstreamResponse
 from geniehive.errors import UpstreamUnavailable
 
-_FINISH_GRACE_S = 2.0  # for a usage event or [DONE] after the engine said that it finished
-
 
 class Pump:
-    """One stream on its way; a sink of the relay."""
+    """One stream on its way; a sink of the relay.
+
+    `grace_s` is for what may follow once the engine said that it finished: usage, `[DONE]`.
+    """
 
     def __init__(
-        self, exchange: Exchange, stream: Stream, upstream: UpstreamResponse, scanner: SseScanner, idle_timeout_s: float
+        self,
+        exchange: Exchange,
+        stream: Stream,
+        upstream: UpstreamResponse,
+        scanner: SseScanner,
+        *,
+        idle_timeout_s: float,
+        grace_s: float,
     ) -> None:
         self._exchange = exchange
         self._stream = stream
         self._upstream = upstream
         self._scanner = scanner
         self._idle_timeout_s = idle_timeout_s
+        self._grace_s = grace_s
         self._over: asyncio.Future[UpstreamUnavailable | None] = exchange.loop.create_future()
         self._deadline: Deadline | None = None
         self.blocked = False
@@ -78,7 +87,7 @@ class Pump:
         if self._scanner.over:
             self._end(None)
         elif not self._exchange.interrupted and self._deadline is not None:
-            limit = _FINISH_GRACE_S if self._scanner.finished and not self.blocked else self._idle_timeout_s
+            limit = self._grace_s if self._scanner.finished and not self.blocked else self._idle_timeout_s
             self._deadline.reschedule(self._exchange.now() + limit)
 
     def _resume(self) -> None:

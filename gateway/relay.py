@@ -17,7 +17,6 @@ from aiohttp import web
 from gateway.answers import Stream
 from gateway.errors import error_event, passed_on
 from gateway.exchange import Exchange
-from gateway.middleware import shutting_down
 from gateway.pump import Pump
 from gateway.sse import DONE, SseScanner
 from gateway.upstream import UpstreamResponse
@@ -45,10 +44,14 @@ async def relay(
     head: bytes,
     *,
     idle_timeout_s: float,
+    grace_s: float,
     done_marker: bool,
 ) -> bool:
-    """Pass a stream on, beginning with what was read of it; whether it came to its proper end."""
-    failure = await _pump(exchange, response, upstream, scanner, head, idle_timeout_s)
+    """Pass a stream on, beginning with what was read of it; whether it came to its proper end.
+
+    `grace_s` is for what may follow once the engine said that it finished: usage, `[DONE]`.
+    """
+    failure = await _pump(exchange, response, upstream, scanner, head, idle_timeout_s, grace_s)
     if failure is None and not scanner.complete:
         failure = UpstreamUnavailable("the engine's stream ended before it was finished")
     if failure is None:
@@ -77,9 +80,10 @@ async def _pump(
     scanner: SseScanner,
     head: bytes,
     idle_timeout_s: float,
+    grace_s: float,
 ) -> GenieHiveError | None:
     """Pass everything on until the stream is over; the reason if that came too early."""
-    pump = Pump(exchange, response, upstream, scanner, idle_timeout_s)
+    pump = Pump(exchange, response, upstream, scanner, idle_timeout_s=idle_timeout_s, grace_s=grace_s)
     try:
         failure = await pump.run(head)
     except TimeoutError:
@@ -95,8 +99,8 @@ def _timed_out(
         if exchange.request.transport is not None:
             exchange.request.transport.abort()
         raise ConnectionResetError("the client does not read its stream")
-    if exchange.interrupted:
-        return shutting_down()
+    if exchange.interruption is not None:
+        return exchange.interruption
     if scanner.finished:
         return None
     return UpstreamTimeout(f"the engine sent nothing for {idle_timeout_s:g} s in the middle of its stream")

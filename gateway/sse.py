@@ -13,6 +13,7 @@ The format: https://html.spec.whatwg.org/multipage/server-sent-events.html
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -66,6 +67,11 @@ _ERROR_TYPES = frozenset({"error", "response.failed"})
 _LAST_TYPES = frozenset({"transcript.text.done", "response.completed", "response.incomplete"})
 
 
+def too_large(limit: int) -> UpstreamUnavailable:
+    """What becomes of an answer that does not end."""
+    return UpstreamUnavailable(f"the engine's answer is larger than {limit} bytes; see gateway.max_answer_bytes")
+
+
 Told = tuple[int | None, int | None, str | None]
 """What an answer tells of itself: tokens of the prompt, generated tokens, why it stopped; None where it does not."""
 
@@ -73,7 +79,9 @@ Told = tuple[int | None, int | None, str | None]
 class SseScanner:
     """One stream. Read its attributes after each `feed`."""
 
-    def __init__(self, *, max_event_bytes: int = MAX_EVENT_BYTES, rewrite: Rewrite | None = None) -> None:
+    def __init__(
+        self, *, max_event_bytes: int = MAX_EVENT_BYTES, max_bytes: int = sys.maxsize, rewrite: Rewrite | None = None
+    ) -> None:
         self.events = 0
         """Complete events seen, comments not counted."""
         self.content = False
@@ -94,6 +102,7 @@ class SseScanner:
         """Of the stream, as it came."""
         self._held = bytearray()
         self._max_event_bytes = max_event_bytes
+        self._max_bytes = max_bytes
         self._rewrite = rewrite
 
     @property
@@ -112,8 +121,10 @@ class SseScanner:
         return self.error is None and (self.done or self.finished)
 
     def feed(self, chunk: bytes) -> bytes:
-        """The bytes that may go on now. Raises UpstreamUnavailable for an event beyond the bound."""
+        """The bytes that may go on now. Raises UpstreamUnavailable for an event or a stream beyond its bound."""
         self.bytes += len(chunk)
+        if self.bytes > self._max_bytes:
+            raise too_large(self._max_bytes)
         if self.over:
             return b""
         held = self._held

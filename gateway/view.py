@@ -29,7 +29,7 @@ class RoutingView:
         """The table. Raises NotReady before the first snapshot."""
         if self.table is None:
             raise NotReady(
-                "the gateway has no picture of the cluster yet: is the control plane running?", retry_after_s=2
+                "the gateway has no picture of the cluster yet: is the control plane running?", retry_after_s=1
             )
         return self.table
 

@@ -82,12 +82,18 @@ class GatewayConfig(Section, frozen=True, kw_only=True):
     """Largest JSON body."""
     max_upload_bytes: Count = 2 * 1024 * 1024 * 1024
     """Largest multipart body (audio, images)."""
+    max_answer_bytes: Count = 1024 * 1024 * 1024
+    """Largest answer of an engine, streams too; a longer one is broken off with an error."""
+    max_connections: Count = 10_000
+    """Clients that may be connected to each worker; more are answered 503."""
     connect_timeout_s: Seconds = 5
     """For a connection to an engine."""
     first_byte_timeout_s: Seconds = 300
     """For an engine's first byte; a model may have to load."""
     idle_timeout_s: Seconds = 120
     """Between two pieces of an engine's stream."""
+    request_timeout_s: Seconds = 3600
+    """For a request as a whole, its stream included."""
     body_timeout_s: Seconds = 30
     """Without a byte of a client's body."""
     header_timeout_s: Seconds = 10

@@ -25,6 +25,8 @@ from geniehive.routing.candidate import Candidate
 
 # All that an engine sees of a client's headers: what tells how to answer, and the trace.
 _PASSED_ON = ("traceparent", "tracestate")
+_GRACE_S = 0.25
+_MORE_GRACE_S = 2.0
 _STREAMED = frozenset({Operation.CHAT, Operation.COMPLETION})
 
 
@@ -63,7 +65,8 @@ class Generate:
             shaping = shaper.of(body)
             stream = body.stream and operation in _STREAMED
             candidates = self._router.candidates(body.model, operation, exchange)
-            return await self._attempts.run(exchange, _plan(exchange, shaping, candidates, path, stream=stream))
+            plan = _plan(exchange, shaping, candidates, path, stream=stream, grace_s=_grace(body))
+            return await self._attempts.run(exchange, plan)
 
         return handle
 
@@ -74,10 +77,28 @@ class Generate:
         return await exchange.loop.run_in_executor(self._parser, parse, raw)
 
 
-def _plan(exchange: Exchange, shaping: Shaping, candidates: tuple[Candidate, ...], path: str, *, stream: bool) -> Plan:
+def _grace(body: JsonBody) -> float:
+    """How long to wait behind a finish for `[DONE]`: longer where usage is still to come, or other choices."""
+    options = body.fields.get("stream_options")
+    more = isinstance(options, dict) and options.get("include_usage") is True
+    choices = body.fields.get("n")
+    return _MORE_GRACE_S if more or not (choices is None or choices == 1) else _GRACE_S
+
+
+def _plan(
+    exchange: Exchange, shaping: Shaping, candidates: tuple[Candidate, ...], path: str, *, stream: bool, grace_s: float
+) -> Plan:
     headers = engine_headers(exchange, "application/json", "text/event-stream" if stream else "application/json")
 
     def build(candidate: Candidate) -> UpstreamRequest:
         return UpstreamRequest("POST", candidate.service.endpoint + path, headers, shaping.content(candidate))
 
-    return Plan(candidates, build, stream=stream, done_marker=stream, adapt=shaping.adapt, rewrite=shaping.rewrite)
+    return Plan(
+        candidates,
+        build,
+        stream=stream,
+        done_marker=stream,
+        grace_s=grace_s,
+        adapt=shaping.adapt,
+        rewrite=shaping.rewrite,
+    )

@@ -168,6 +168,25 @@ async def test_the_engines_words_reach_the_client():
         assert found.headers["retry-after"] == "7"
 
 
+BUSY = {
+    "no time named": ({}, 0.15),
+    "a short time named": ({"retry_after": "1"}, 1.0),
+}
+
+
+@pytest.mark.parametrize(("headers", "seconds"), BUSY.values(), ids=BUSY)
+async def test_a_busy_engine_without_another_is_asked_once_more_after_a_while(headers, seconds):
+    busy = (answer(429, {"error": "slow down"}, **headers), KEEP)
+    async with upstream(busy, (completion("good"), KEEP)) as up, gateway(up.url) as gw:
+        found = await ask(gw)
+        assert found.json()["choices"][0]["message"]["content"] == "good"
+        assert found.elapsed.total_seconds() >= seconds
+        assert float(found.headers["x-geniehive-overhead-ms"]) < seconds * 1000
+    async with upstream(busy) as one, upstream(busy) as two, gateway(one.url, two.url) as gw:
+        assert (await ask(gw)).status_code == 429
+        assert sorted([len(one.seen), len(two.seen)]) == [1, 2]
+
+
 async def test_a_4xx_is_asked_of_one_candidate_only():
     async with (
         upstream((answer(400, BOOM), KEEP)) as one,
@@ -244,6 +263,23 @@ async def test_a_complete_stream_ends_with_done_exactly_once(script):
         assert found.content.count(b"[DONE]") == 1
         assert b"error" not in found.content
         assert b"more" not in found.content
+
+
+USAGE = event({"id": "c1", "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}})
+FINISHED = (*BEGUN, chunk(delta(finish="stop")))
+
+
+async def test_a_finished_stream_without_done_is_finished_at_once():
+    async with upstream((*FINISHED, HANG)) as up, gateway(up.url) as gw:
+        found = await ask(gw, streamed=True)
+        assert found.content.endswith(DONE)
+        assert found.elapsed.total_seconds() < 1.5
+
+
+async def test_usage_that_was_asked_for_is_waited_for():
+    async with upstream((*FINISHED, 0.6, chunk(USAGE), HANG)) as up, gateway(up.url) as gw:
+        found = await ask(gw, streamed=True, stream_options={"include_usage": True})
+        assert found.content.endswith(USAGE + DONE)
 
 
 async def test_crlf_comments_and_multi_line_data_pass_untouched():
@@ -328,6 +364,45 @@ async def test_a_client_that_does_not_read_stops_the_upstream_and_is_closed():
 
 LARGE = b'{"data":"' + b"x" * (12 * 2**20)
 BREAKS = {"closed": CLOSE, "reset": RESET, "hang": HANG}
+
+
+async def test_a_large_answer_beyond_the_cap_is_broken_off():
+    script = (b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n" + LARGE, *[b"x" * 2**20] * 8, HANG)
+    async with upstream(script) as bad, gateway(bad.url, max_answer_bytes=16 * 2**20) as gw:
+        with pytest.raises(httpx.RemoteProtocolError):
+            await ask(gw)
+        await asyncio.wait_for(bad.gone.wait(), 5)
+
+
+async def test_an_answer_beyond_the_cap_is_a_failed_attempt():
+    async with upstream((answer(200, {"x": "x" * 2000}), KEEP)) as bad, gateway(bad.url, max_answer_bytes=1000) as gw:
+        found = await ask(gw)
+        assert found.status_code == 502
+        assert "max_answer_bytes" in found.json()["error"]["message"]
+
+
+ENDLESS = (STREAM_HEAD, *[chunk(delta("x" * 100)), 0.02] * 500, HANG)
+CAPS = {
+    "bytes": ({"max_answer_bytes": 2000}, b"max_answer_bytes"),
+    "time": ({"request_timeout_s": 0.3}, b"within 0.3 s"),
+}
+
+
+@pytest.mark.parametrize(("limits", "said"), CAPS.values(), ids=CAPS)
+async def test_an_endless_stream_ends_in_an_error_event(limits, said):
+    async with upstream(ENDLESS) as bad, gateway(bad.url, **limits) as gw:
+        found = await ask(gw, streamed=True)
+        assert found.content.startswith(delta("x" * 100))
+        last = found.content.split(b"\n\n")[-2]
+        assert last.startswith(b'data: {"error":')
+        assert said in last
+        assert found.elapsed.total_seconds() < 3
+        await until(lambda: gw.front.open_requests == 0)
+
+
+async def test_a_request_that_takes_too_long_before_its_first_byte_is_504():
+    async with upstream((HANG,)) as bad, gateway(bad.url, request_timeout_s=0.2) as gw:
+        assert (await ask(gw)).status_code == 504
 
 
 @pytest.mark.parametrize("end", BREAKS.values(), ids=BREAKS)
