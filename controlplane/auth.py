@@ -118,16 +118,23 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         try:
             self._gatekeeper.check(handler_call_details.method, metadata)
         except GenieHiveError as error:
-            return _refuse(error)
+            return _refuse(error, await continuation(handler_call_details))
         return await continuation(handler_call_details)
 
 
-def _refuse(error: GenieHiveError) -> grpc.RpcMethodHandler[Any, Any]:
-    async def refuse(_requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+def _refuse(error: GenieHiveError, handler: grpc.RpcMethodHandler[Any, Any] | None) -> grpc.RpcMethodHandler[Any, Any]:
+    """A handler that refuses; `handler` is the one that would have answered.
+
+    The one message of a call that is no stream is taken off the wire, as bytes: a client of gRPC for Python that is
+    still sending when the answer comes may report its own broken sending instead of the refusal.
+    """
+
+    async def refuse(_request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         await context.abort(grpc.StatusCode[wire_of(error).grpc], error.message)
 
-    # A stream on both sides whatever the method is: so the message is not even read.
-    return grpc.stream_stream_rpc_method_handler(refuse)
+    if handler is not None and handler.request_streaming:
+        return grpc.stream_stream_rpc_method_handler(refuse)
+    return grpc.unary_unary_rpc_method_handler(refuse)
 
 
 def _bearer(metadata: Mapping[str, str | bytes]) -> str | None:
