@@ -6,6 +6,8 @@ reaches the engine byte for byte.
 
 from __future__ import annotations
 
+from functools import partial
+
 from aiohttp import web
 
 from gateway.attempts import Attempts, Plan
@@ -13,6 +15,7 @@ from gateway.exchange import Exchange
 from gateway.http import Handler
 from gateway.intake import read_json
 from gateway.openai.body import parse
+from gateway.openai.conversation import ask_of
 from gateway.openai.shaping import Shaper, Shaping
 from gateway.router import Router
 from gateway.upstream import UpstreamRequest
@@ -58,7 +61,7 @@ class Generate:
             body = parse(raw)
             shaping = shaper.of(body)
             stream = body.stream and operation in _STREAMED
-            candidates = self._router.candidates(body.model, operation, exchange)
+            candidates = self._router.candidates(body.model, operation, exchange, partial(ask_of, body))
             return await self._attempts.run(exchange, _plan(exchange, shaping, candidates, path, stream=stream))
 
         return handle
