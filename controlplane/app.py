@@ -100,6 +100,7 @@ async def _restore(config: Config, store: SqlStore, clock: Clock) -> ClusterStat
         ttl_s=config.control.lease_ttl_s,
         grace_s=config.control.lease_grace_s,
         heartbeat_interval_s=config.control.heartbeat_interval_s,
+        measured_s=config.routing.health_stale_after_s,
     )
     # Not below the wall clock: gateways ignore older terms, and a database that was wiped begins again at 1.
     epoch = await store.next_epoch(at_least=clock.unix_ms() // 1000)

@@ -57,6 +57,7 @@ class ClusterState:
         for host_id in self._fleet.hosts:
             self._leases.renew(host_id, now.monotonic)
         self._heard: dict[str, float] = {}
+        self._measured: set[str] = set()
         self._sessions = SessionTable()
         self._commands = CommandBook(registry.commands)
         self._traffic = TrafficTable()
@@ -128,7 +129,7 @@ class ClusterState:
             case ev.SamplesStored() | ev.ProbesEnded():
                 return self._measured_from_outside(event, now)
             case ev.Tick() | ev.ObservedDue():
-                return self._tick(now) if isinstance(event, ev.Tick) else self._observed_due()
+                return self._tick(event, now) if isinstance(event, ev.Tick) else self._observed_due()
             case ev.Persisted() | ev.PersistFailed():
                 return self._written(event, now)
             case _:
@@ -209,9 +210,13 @@ class ClusterState:
         return self._persisted(event, now) if isinstance(event, ev.Persisted) else self._persist_failed(event, now)
 
     def _persisted(self, event: ev.Persisted, now: Instant) -> list[Effect]:
+        had = bool(self._unsaved)
         for change in event.changes:
             self._unsaved.pop((change.kind, change.key), None)
-        return self._commit(event.event, now)
+        news = News()
+        if had and not self._unsaved:
+            news.add("store.works", "the store works again, and what was kept in memory is stored")
+        return [*news.announce(now, self.snapshot.revision), *self._commit(event.event, now)]
 
     def _persist_failed(self, event: ev.PersistFailed, now: Instant) -> list[Effect]:
         """An operator gets the error. What a node told is true whether stored or not: it counts, and is kept."""
@@ -290,6 +295,7 @@ class ClusterState:
         before = self._fleet.services
         healths = {one.service_id: before[one.service_id].health for one in event.services if one.service_id in before}
         found = self._fleet.measure(event.host_id, event.host, event.services)
+        self._measured.add(event.host_id)
         self._fleet.merge(found, self._traffic)
         for key in sorted(found):
             news.health(healths[key], self._fleet.services[key])
@@ -335,8 +341,10 @@ class ClusterState:
 
     # --- time ----------------------------------------------------------------------------------
 
-    def _tick(self, now: Instant) -> list[Effect]:
+    def _tick(self, event: ev.Tick, now: Instant) -> list[Effect]:
         news = News()
+        if event.paused_s:
+            self._credit(event.paused_s, now, news)
         expiry = self._leases.expire(now.monotonic)
         for host_id, lease in sorted(expiry.moved.items()):
             self._fleet.set_lease(host_id, lease)
@@ -347,7 +355,24 @@ class ClusterState:
         if expiry.released:
             news.add("leases.released", "leases run as usual again")
         self._weigh(self._fleet.verdicts.expire(now.monotonic), news)
+        self._forget_old_measurements(now)
         return [*self._close_silent(now, news), *self._publish(news, now)]
+
+    def _forget_old_measurements(self, now: Instant) -> None:
+        """A lease may last longer than numbers mean anything."""
+        old = {key for key in self._measured if now.monotonic - self._heard[key] >= self.terms.measured_s}
+        for host_id in old:
+            found = self._fleet.unmeasure(host_id)
+            self._fleet.merge(found, self._traffic)
+            self._book.touch(hosts={host_id}, services=found)
+        self._measured -= old
+
+    def _credit(self, pause_s: float, now: Instant, news: News) -> None:
+        """Leases and streams are given the time in which nobody could be heard."""
+        self._leases.credit(pause_s, now.monotonic)
+        for session in self._sessions:
+            session.heard_at = min(now.monotonic, session.heard_at + pause_s)
+        news.add("leases.credited", f"the control plane stood still for {pause_s:.1f} s: leases are that much longer")
 
     def _close_silent(self, now: Instant, news: News) -> list[Effect]:
         effects: list[Effect] = []
@@ -434,6 +459,7 @@ class ClusterState:
         touched = self._fleet.drop_host(host_id, self._traffic)
         self._leases.forget(host_id)
         self._heard.pop(host_id, None)
+        self._measured.discard(host_id)
         self._book.touch(hosts={host_id}, services=touched)
         news.add("host.forgotten", f"host {host_id} is forgotten", host_id)
         return [ev.Answer(host), *self._publish(news, now)]

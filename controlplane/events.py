@@ -268,7 +268,9 @@ class ProbesEnded:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time passed."""
+    """Time passed. `paused_s`: how long the control plane itself stood still, and so could hear nobody."""
+
+    paused_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,7 +429,7 @@ class ClusterEvent:
 
     `kind` is one of host.up, host.stale, host.offline, host.forgotten, host.fenced, host.availability,
     service.added, service.removed, service.<health>, command.<state>, roles.changed, roles.refused,
-    leases.held, leases.released, store.failed.
+    leases.held, leases.released, leases.credited, store.failed, store.works.
     """
 
     at_ms: int

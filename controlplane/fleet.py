@@ -143,6 +143,14 @@ class Fleet:
                 found.add(state.service_id)
         return found
 
+    def unmeasure(self, host_id: str) -> set[str]:
+        """Measurements of a host are too old to count: unknown from now on. The services that they were of."""
+        self.hosts[host_id] = replace(self.hosts[host_id], observed=HostObserved())
+        found = self.service_ids(host_id)
+        for key in found:
+            self._told[key] = replace(self._told[key], observed=Observed())
+        return found
+
     def merge(self, service_ids: Iterable[str], traffic: TrafficTable) -> None:
         """Bring the gateways' traffic, and what speaks against a service's health, into what the nodes told."""
         for key in service_ids:

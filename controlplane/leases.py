@@ -2,7 +2,8 @@
 
     UP ──ttl──▶ STALE ──grace──▶ OFFLINE          renewed: any ──▶ UP
 
-Times are monotonic seconds given as arguments, so a jump of the wall clock moves nothing.
+Times are monotonic seconds given as arguments, so a jump of the wall clock moves nothing. Time in which
+the control plane itself stood still (stopped, starved) is credited to every lease.
 
 If most hosts fall silent at once, the fault is more likely here than there: the table then holds
 every lease for one extra grace, and says so, before it lets them go.
@@ -40,11 +41,15 @@ TRANSITIONS: Mapping[tuple[LeaseState, LeaseInput], LeaseState] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseTerms:
-    """How long leases last, in seconds, and how often nodes should renew them."""
+    """How long leases last, in seconds, and how often nodes should renew them.
+
+    `measured_s`: for how long measurements count, where the lease lasts longer than that, or is held.
+    """
 
     ttl_s: float = 15.0
     grace_s: float = 60.0
     heartbeat_interval_s: float = 5.0
+    measured_s: float = 30.0
 
     @property
     def silence_s(self) -> float:
@@ -94,6 +99,14 @@ class LeaseTable:
         """Drop a lease."""
         self._leases.pop(host_id, None)
         self._stale_at.pop(host_id, None)
+
+    def credit(self, pause_s: float, now: float) -> None:
+        """Do not count seconds in which we ourselves stood still: whoever spoke meanwhile could not be heard."""
+        for host_id, lease in self._leases.items():
+            self._leases[host_id] = Lease(lease.state, min(now, lease.renewed_at + pause_s))
+        self._stale_at = {host_id: min(now, at + pause_s) for host_id, at in self._stale_at.items()}
+        if self._suspect_since is not None:
+            self._suspect_since = min(now, self._suspect_since + pause_s)
 
     def expire(self, now: float) -> Expiry:
         """Move every lease whose time has passed, unless so many would go that we suspect ourselves."""

@@ -34,6 +34,10 @@ from geniehive.stream import Outbox, OutboxFull
 
 TICK_S: Final = 0.25
 OBSERVED_S: Final = 0.1
+
+# Waking up so late means that this process stood still, or nearly.
+PAUSE_S: Final = 1.0
+
 INBOX_LIMIT: Final = 4096
 WATCHER_LIMIT: Final = 1024
 
@@ -86,6 +90,8 @@ class ControlLoop:
         self._next_tick = clock.monotonic()
         self._observed_at: float | None = None
         self._retry_at = 0.0
+        self._awake_at: float | None = None
+        self._paused_s = 0.0
 
     # --- for the gRPC edges --------------------------------------------------------------------
 
@@ -210,15 +216,24 @@ class ControlLoop:
 
     def _look_at_the_clock(self, tasks: asyncio.TaskGroup) -> None:
         now = self._clock.monotonic()
+        self._notice_pause(asyncio.get_running_loop().time())
         if now >= self._next_tick:
             self._next_tick = now + TICK_S
-            self._handle(Letter(ev.Tick()), tasks)
+            paused_s, self._paused_s = self._paused_s, 0.0
+            self._handle(Letter(ev.Tick(paused_s=paused_s)), tasks)
             if self._state.unsaved and now >= self._retry_at and self._write is None:
                 self._retry_at = now + RETRY_S
                 self._handle(Letter(ev.UnsavedDue()), tasks)
         if self._observed_at is not None and now >= self._observed_at:
             self._observed_at = None
             self._handle(Letter(ev.ObservedDue()), tasks)
+
+    def _notice_pause(self, awake_at: float) -> None:
+        """The event loop's own clock tells how much later than wanted we are awake: a stop, or a starved machine."""
+        late = awake_at - self._awake_at - TICK_S if self._awake_at is not None else 0.0
+        self._awake_at = awake_at
+        if late >= PAUSE_S:
+            self._paused_s += late
 
     def _read_some(self, tasks: asyncio.TaskGroup) -> None:
         for _ in range(BATCH):

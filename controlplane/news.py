@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from controlplane.events import Announce, ClusterEvent, Effect, Instant
-from geniehive.resources import Command, Health, Service
+from geniehive.resources import Command, CommandState, Health, Service
+
+_STATES: Final[Mapping[CommandState, str]] = {
+    CommandState.PENDING: "waits for its node",
+    CommandState.SENDING: "is sent to its node",
+    CommandState.ACCEPTED: "is accepted by its node",
+    CommandState.RUNNING: "is being carried out",
+    CommandState.SUCCEEDED: "is done",
+    CommandState.FAILED: "failed",
+    CommandState.UNKNOWN: "has no known end",
+}
 
 
 class News:
@@ -40,7 +51,7 @@ class News:
     def command(self, command: Command) -> None:
         """A command moved."""
         words = f": {command.message}" if command.message else ""
-        message = f"{command.kind} {command.command_id} is {command.state}{words}"
+        message = f"{command.kind} {command.command_id} {_STATES[command.state]}{words}"
         self.add(f"command.{command.state}", message, command.host_id, command.service_id)
 
     def announce(self, now: Instant, revision: int) -> list[Effect]:

@@ -1,6 +1,7 @@
 """The one doorway through which errors leave on gRPC: the table of `geniehive.errors`, nothing else.
 
-What is not ours becomes INTERNAL without a trace or a class name; the log has both.
+Trailing metadata carries the error's code of the table, so that a caller can tell an answer of ours from a silence with
+the same gRPC status. What is not ours becomes INTERNAL without a trace or a class name; the log has both.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any, TypeAlias
 import grpc
 import grpc.aio
 
-from geniehive.errors import GenieHiveError, wire_of
+from geniehive.dial import ERROR_CODE
+from geniehive.errors import GenieHiveError, InternalError, wire_of
 
 _log = logging.getLogger(__name__)
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"  # generic in the stubs alone
@@ -22,12 +24,14 @@ _Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[_Handl
 
 
 class _Failed(Exception):
-    """What a handler raised, as status code and words."""
+    """What a handler raised, as status code, words, and the code of our table."""
 
-    def __init__(self, code: grpc.StatusCode, words: str) -> None:
-        super().__init__(words)
-        self.code = code
-        self.words = words
+    def __init__(self, error: GenieHiveError) -> None:
+        super().__init__(error.message)
+        wire = wire_of(error)
+        self.code = grpc.StatusCode[wire.grpc]
+        self.words = error.message
+        self.metadata = ((ERROR_CODE, wire.code),)
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
@@ -58,7 +62,7 @@ def _wrap(behavior: Callable[..., Any], method: str) -> Callable[..., Any]:
             with _translated(method):
                 return await behavior(request, context)
         except _Failed as failed:
-            await context.abort(failed.code, failed.words)
+            await context.abort(failed.code, failed.words, failed.metadata)
 
     async def stream(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         try:
@@ -66,7 +70,7 @@ def _wrap(behavior: Callable[..., Any], method: str) -> Callable[..., Any]:
                 async for message in behavior(request, context):
                     yield message
         except _Failed as failed:
-            await context.abort(failed.code, failed.words)
+            await context.abort(failed.code, failed.words, failed.metadata)
 
     return stream if inspect.isasyncgenfunction(behavior) else answer
 
@@ -76,10 +80,10 @@ def _translated(method: str) -> Iterator[None]:
     try:
         yield
     except GenieHiveError as error:
-        raise _Failed(grpc.StatusCode[wire_of(error).grpc], error.message) from error
+        raise _Failed(error) from error
     except (grpc.aio.AbortError, grpc.aio.UsageError):
         raise
     except Exception as error:
         _log.exception("%s failed", method)
         words = "the control plane failed to answer this; its log says why"
-        raise _Failed(grpc.StatusCode.INTERNAL, words) from error
+        raise _Failed(InternalError(words)) from error

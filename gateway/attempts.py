@@ -10,19 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from aiohttp import web
 
+from gateway.answers import Stream, Whole
 from gateway.errors import passed_on, should_repeat
 from gateway.exchange import Exchange
-from gateway.middleware import Meter, shutting_down
+from gateway.middleware import Meter
 from gateway.relay import Comments, Spawn, commit, end_with, relay
 from gateway.retry_budget import RetryBudget
-from gateway.sse import Rewrite, SseScanner, told_in
+from gateway.sse import Rewrite, SseScanner, told_in, too_large
 from gateway.upstream import Refused, Upstream, UpstreamRequest, UpstreamResponse
-from gateway.verdict import AttemptFailed, judge, judge_event
+from gateway.verdict import AttemptFailed, judge, judge_answer, judge_event
 from geniehive.config import GatewayConfig
 from geniehive.errors import CallerError, GenieHiveError, UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from geniehive.routing.candidate import Candidate
@@ -30,6 +30,7 @@ from geniehive.routing.ledger import Ask, Outcome
 from geniehive.routing.receipt import Tried
 
 MAX_ATTEMPTS = 4
+_BACKOFF_S = 0.3  # on average, before a busy engine that names no time is asked once more
 _HELD_BYTES = 8 * 1024 * 1024  # of an answer that is not a stream: held whole, so that a broken one can be replaced
 _HELD_EVENTS = 1024 * 1024  # of a stream before its first content
 
@@ -63,8 +64,7 @@ def as_it_is(_candidate: Candidate, content_type: str, body: bytes) -> tuple[str
     return content_type, body
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):  # a frozen dataclass takes ten times as long to make
     """What to ask, of whom."""
 
     candidates: tuple[Candidate, ...]
@@ -72,6 +72,10 @@ class Plan:
     stream: bool = False
     done_marker: bool = False
     """Whether the stream ends with `[DONE]`."""
+    json: bool = True
+    """Whether an answer is a JSON object, or a stream if and only if one was asked for."""
+    grace_s: float = 2.0
+    """For what may follow in a stream once the engine said that it finished."""
     replayable: Callable[[], bool] = lambda: True
     """Whether the body can be sent again."""
     body_failure: Callable[[], GenieHiveError | None] = lambda: None
@@ -82,8 +86,7 @@ class Plan:
     """What becomes of the events of a candidate's stream; None leaves their bytes as they are."""
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
+class Begun(NamedTuple):
     """An answer whose first byte is there: a stream with its scanner, or a body (with the rest still to be read)."""
 
     upstream: UpstreamResponse
@@ -91,6 +94,7 @@ class Begun:
     scanner: SseScanner | None = None
     content_type: str = ""
     done_marker: bool = False
+    grace_s: float = 0
 
     def told(self, tried: Tried) -> None:
         """Write down what the answer tells of itself."""
@@ -104,13 +108,20 @@ class Attempts:
     """Runs plans."""
 
     def __init__(
-        self, upstream: Upstream, in_flight: InFlight, limits: GatewayConfig, spawn: Spawn, meter: Meter
+        self,
+        upstream: Upstream,
+        in_flight: InFlight,
+        limits: GatewayConfig,
+        spawn: Spawn,
+        meter: Meter,
+        dice: Callable[[], float],
     ) -> None:
         self._upstream = upstream
         self._in_flight = in_flight
         self._limits = limits
         self._spawn = spawn
         self._meter = meter
+        self._dice = dice
         self._budget = RetryBudget()
 
     async def run(self, exchange: Exchange, plan: Plan) -> web.StreamResponse:
@@ -136,6 +147,8 @@ class Attempts:
         for candidate in _turns(plan.candidates):
             if failed is not None and not self._may_repeat(exchange, plan, failed, candidate, crashes):
                 break
+            if failed is not None and failed.wait_s is not None and _is_last(exchange, candidate):
+                await self._wait(exchange, failed.wait_s or _BACKOFF_S * (0.5 + self._dice()))
             tried = exchange.attempt(candidate)
             service_id = candidate.service.service_id
             with self._in_flight.guard(service_id, candidate, exchange.ask) as guard:
@@ -176,14 +189,26 @@ class Attempts:
     def _may_repeat(
         self, exchange: Exchange, plan: Plan, failed: AttemptFailed, following: Candidate, crashes: int
     ) -> bool:
-        same = exchange.candidate is not None and following.service.service_id == exchange.candidate.service.service_id
+        again = failed.wait_s is not None or (failed.same_service and len(plan.candidates) == 1)
         return (
             failed.retry
-            and not (same and not failed.same_service)
+            and (again or not _is_last(exchange, following))
             and crashes < 2
             and plan.replayable()
             and self._budget.spend(exchange.now())
         )
+
+    async def _wait(self, exchange: Exchange, seconds: float) -> None:
+        """Let some time pass, unless the request is interrupted meanwhile."""
+        began = exchange.now()
+        try:
+            async with exchange.deadline(seconds):
+                await exchange.loop.create_future()
+        except TimeoutError:
+            if exchange.interruption is not None:
+                raise exchange.interruption from None
+        finally:
+            exchange.upstream_seconds += exchange.now() - began
 
     async def _begin(self, exchange: Exchange, plan: Plan, tried: Tried) -> Begun:
         """One attempt, up to the first byte of content. Raises AttemptFailed."""
@@ -198,8 +223,8 @@ class Attempts:
                     response.close()
                     raise
         except TimeoutError:
-            if exchange.interrupted:
-                raise shutting_down() from None
+            if exchange.interruption is not None:
+                raise exchange.interruption from None
             raise AttemptFailed(UpstreamTimeout(f"the engine sent nothing within {limit:g} s")) from None
         except UpstreamError as error:
             if (reason := plan.body_failure()) is not None:
@@ -212,12 +237,16 @@ class Attempts:
     async def _first(self, response: UpstreamResponse, plan: Plan, tried: Tried) -> Begun:
         if response.status >= 300:
             raise judge(response.status, response.headers, await _up_to(response, _HELD_EVENTS))
-        if response.content_type == "text/event-stream":
-            scanner = SseScanner(rewrite=plan.rewrite(tried.candidate))
-            return await _first_content(response, scanner, done_marker=plan.done_marker)
+        if response.content_type == "text/event-stream" and (plan.stream or not plan.json):
+            scanner = SseScanner(max_bytes=self._limits.max_answer_bytes, rewrite=plan.rewrite(tried.candidate))
+            return await _first_content(response, scanner, plan)
         body = await _up_to(response, _HELD_BYTES)
+        if len(body) > self._limits.max_answer_bytes:
+            raise AttemptFailed(too_large(self._limits.max_answer_bytes))
         if not body:
             raise UpstreamUnavailable("the engine's answer is empty")
+        if plan.json:
+            _check(response, plan, body)
         try:
             kind, body = plan.adapt(tried.candidate, response.headers.get("content-type", "application/json"), body)
         except CallerError:
@@ -228,7 +257,7 @@ class Attempts:
     async def _deliver(self, exchange: Exchange, begun: Begun, tried: Tried) -> tuple[web.StreamResponse, bool]:
         """The rest of the answer; and whether it came to its proper end."""
         if begun.scanner is not None:
-            response = exchange.response or await commit(exchange)
+            response = exchange.response or commit(exchange)
             well = await relay(
                 exchange,
                 response,
@@ -236,36 +265,48 @@ class Attempts:
                 begun.scanner,
                 begun.head,
                 idle_timeout_s=self._limits.idle_timeout_s,
+                grace_s=begun.grace_s,
                 done_marker=begun.done_marker,
             )
             return response, well
         if exchange.response is not None:
             raise UpstreamUnavailable("a stream was asked for, and the engine answered without one")
         if begun.upstream.ended:
-            headers = {"content-type": begun.content_type}
-            return web.Response(status=begun.upstream.status, body=begun.head, headers=headers), True
-        return await self._pass_large(exchange, begun, tried), True
+            return Whole(begun.upstream.status, begun.head, begun.content_type), True
+        return await self._pass_large(exchange, begun, tried)
 
-    async def _pass_large(self, exchange: Exchange, begun: Begun, tried: Tried) -> web.StreamResponse:
+    async def _pass_large(self, exchange: Exchange, begun: Begun, tried: Tried) -> tuple[web.StreamResponse, bool]:
         """A body too large to be held: passed on as it comes; if it breaks, so does the client's connection."""
-        response = web.StreamResponse(status=begun.upstream.status, headers=exchange.headers())
-        response.headers["content-type"] = begun.content_type
-        exchange.response = response
-        await response.prepare(exchange.request)
+        headers = {**exchange.headers(), "content-type": begun.content_type}
+        response = exchange.response = Stream(exchange.request, begun.upstream.status, headers)
         piece, idle = begun.head, self._limits.idle_timeout_s
-        async with exchange.deadline(idle):
-            while piece:
-                await response.write(piece)
-                exchange.rearm(idle)
-                piece = await begun.upstream.read()
-                tried.answer_bytes += len(piece)
+        try:
+            async with exchange.deadline(idle):
+                while piece:
+                    await response.write(piece)
+                    exchange.rearm(idle)
+                    piece = await begun.upstream.read()
+                    tried.answer_bytes += len(piece)
+                    if tried.answer_bytes + len(begun.head) > self._limits.max_answer_bytes:
+                        raise too_large(self._limits.max_answer_bytes)
+        except (UpstreamError, TimeoutError) as error:
+            tried.reason = error.message if isinstance(error, UpstreamError) else f"nothing moved for {idle:g} s"
+            if exchange.request.transport is not None:
+                exchange.request.transport.abort()
+            return response, False
         await response.write_eof()
-        return response
+        return response, True
 
 
 def _turns(candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
-    """Whom to ask, in turn; one who is alone may get a second chance."""
-    return candidates * 2 if len(candidates) == 1 else candidates[:MAX_ATTEMPTS]
+    """Whom to ask, in turn; the last may get a second chance."""
+    chosen = candidates[:MAX_ATTEMPTS]
+    return (*chosen, *chosen[-1:])
+
+
+def _is_last(exchange: Exchange, candidate: Candidate) -> bool:
+    """Whether this one was asked just before."""
+    return exchange.candidate is not None and candidate.service.service_id == exchange.candidate.service.service_id
 
 
 def _give_up(failed: AttemptFailed) -> web.Response:
@@ -290,7 +331,17 @@ async def _up_to(response: UpstreamResponse, limit: int) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-async def _first_content(response: UpstreamResponse, scanner: SseScanner, *, done_marker: bool) -> Begun:
+def _check(response: UpstreamResponse, plan: Plan, body: bytes) -> None:
+    """Raises AttemptFailed for an answer of a good status that is not what was asked for."""
+    if response.content_type == "text/event-stream":
+        raise AttemptFailed(UpstreamUnavailable("the engine answered with a stream that was not asked for"))
+    if (wrong := judge_answer(response.headers, body, whole=response.ended)) is not None:
+        raise wrong
+    if plan.stream:
+        raise AttemptFailed(UpstreamUnavailable("a stream was asked for, and the engine answered without one"))
+
+
+async def _first_content(response: UpstreamResponse, scanner: SseScanner, plan: Plan) -> Begun:
     """Read a stream until its first content. An end or an error before that is a failed attempt."""
     held, size = [], 0
     while size < _HELD_EVENTS:
@@ -304,4 +355,6 @@ async def _first_content(response: UpstreamResponse, scanner: SseScanner, *, don
             raise UpstreamUnavailable("the engine's stream ended before it began")
     if scanner.error is not None and not scanner.content:
         raise judge_event(response.headers, scanner.error)
-    return Begun(response, b"".join(held), scanner, done_marker=done_marker)
+    if scanner.over and not scanner.content:
+        raise UpstreamUnavailable("the engine's stream ended before it began")
+    return Begun(response, b"".join(held), scanner, done_marker=plan.done_marker, grace_s=plan.grace_s)

@@ -23,6 +23,7 @@ from gateway.view import RoutingView
 from geniehive import codec, dial
 from geniehive.benchmarks.report import samples_in
 from geniehive.config import Config
+from geniehive.dial import answer_of
 from geniehive.errors import (
     ControlPlaneUnreachable,
     GenieHiveError,
@@ -263,7 +264,7 @@ def _refused(error: grpc.aio.AioRpcError) -> GenieHiveError:
             return PermissionDenied(f"the control plane does not take this key for that: {said}")
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             return PayloadTooLarge(f"the report is too large for the control plane: {said}")
-    return _unreachable(error)
+    return answer_of(error) or _unreachable(error)
 
 
 def _some(names: Iterable[str], most: int = 10) -> str:

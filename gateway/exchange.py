@@ -6,11 +6,13 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
+from itertools import count
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.web_urldispatcher import SystemRoute, UrlMappingMatchInfo
-from multidict import CIMultiDict
 
+from gateway.answers import Stream
+from gateway.deadline import Alarm, Deadline
 from geniehive.errors import GenieHiveError, UpstreamError
 from geniehive.resources import Operation
 from geniehive.routing.candidate import Candidate
@@ -22,6 +24,20 @@ class Request(web.Request):
     """aiohttp's request, with a place for the name in its path, for handlers that look there."""
 
     _names: UrlMappingMatchInfo | None = None
+    alarm: Alarm
+    """The one timer of its connection."""
+    ancient = False
+    """Whether it came as HTTP/0.9, which nothing but a status line of HTTP/1 can answer."""
+
+    @property
+    def on_writable(self) -> Callable[[], None] | None:
+        """What is called when the client takes bytes again, after it had not."""
+        found: Callable[[], None] | None = self._protocol.on_writable  # type: ignore[attr-defined]
+        return found
+
+    @on_writable.setter
+    def on_writable(self, call: Callable[[], None] | None) -> None:
+        self._protocol.on_writable = call  # type: ignore[attr-defined]
 
     @property
     def match_info(self) -> UrlMappingMatchInfo:
@@ -29,6 +45,11 @@ class Request(web.Request):
         if self._names is None:
             self._names = UrlMappingMatchInfo({}, SystemRoute(web.HTTPNotFound()))
         return self._names
+
+    def renew(self) -> None:
+        """Go on as HTTP/1.1 if it is older than HTTP/1."""
+        if self._version.major < 1:
+            self._version, self.ancient = HttpVersion11, True
 
     def name(self, key: str, value: str) -> None:
         """Remember a name from the path."""
@@ -50,6 +71,7 @@ class Exchange:
         "failure",
         "first_byte",
         "interrupted",
+        "interruption",
         "loop",
         "now",
         "operation",
@@ -99,11 +121,13 @@ class Exchange:
         """What the route is for; None for routes that reach no engine."""
         self.tail = ""
         """What follows the path of a route that takes a name, decoded."""
-        self.response: web.StreamResponse | None = None
+        self.response: Stream | None = None
         """Set once the status is committed."""
         self.interrupted = False
-        """Whether the gateway ended this request to shut down."""
-        self._scope: asyncio.Timeout | None = None
+        """Whether the gateway ended this request."""
+        self.interruption: GenieHiveError | None = None
+        """Why it did."""
+        self._scope: Deadline | None = None
 
     def attempt(self, candidate: Candidate) -> Tried:
         """One more attempt begins."""
@@ -118,9 +142,9 @@ class Exchange:
         if not self.tried or not (self.tried[-1].reason or isinstance(error, UpstreamError)):
             self.failure = error.message
 
-    def deadline(self, seconds: float) -> asyncio.Timeout:
-        """A scope that ends after so many seconds, or at once when the gateway shuts down; one at a time."""
-        self._scope = asyncio.timeout(0 if self.interrupted else seconds)
+    def deadline(self, seconds: float) -> Deadline:
+        """A scope that ends after so many seconds, or at once when it was interrupted; one at a time."""
+        self._scope = Deadline(self.request.alarm, self.now() + (0 if self.interrupted else seconds))
         return self._scope
 
     def rearm(self, seconds: float) -> None:
@@ -128,19 +152,17 @@ class Exchange:
         if self._scope is not None and not self.interrupted and not self._scope.expired():
             self._scope.reschedule(self.now() + seconds)
 
-    def interrupt(self) -> None:
-        """End what the request waits for now: its handler finishes it with an error."""
-        self.interrupted = True
+    def interrupt(self, reason: GenieHiveError) -> None:
+        """End what the request waits for now: its handler finishes it with this error."""
+        self.interrupted, self.interruption = True, reason
         if self._scope is not None and not self._scope.expired():
             self._scope.reschedule(self.now())
 
-    def headers(self, *, decided: bool = True) -> CIMultiDict[str]:
+    def headers(self, *, decided: bool = True) -> dict[str, str]:
         """The answer headers that tell who answered, and what that cost; `decided` is whether that is known."""
         spent = max(0.0, self.now() - self.began - self.body_seconds - self.upstream_seconds)
         self.overhead_seconds = spent if self.attempts else None
-        found: CIMultiDict[str] = CIMultiDict()
-        found["server"] = "geniehive"
-        found["x-request-id"] = self.request_id
+        found = {"server": "geniehive", "x-request-id": self.request_id}
         if decided and self.candidate is not None:
             found["x-geniehive-service"] = printable(self.candidate.service.service_id)
             found["x-geniehive-host"] = printable(self.candidate.host.host_id)
@@ -151,9 +173,16 @@ class Exchange:
         return found
 
 
-def new_request_id() -> str:
-    """An id that nobody has had."""
-    return "req_" + secrets.token_hex(12)
+class RequestIds:
+    """Ids that nobody has had: chance for the worker, a count for the request. They are names, not secrets."""
+
+    def __init__(self) -> None:
+        self._worker = secrets.token_hex(6)
+        self._next = count(secrets.randbits(32))
+
+    def new(self) -> str:
+        """Another one."""
+        return f"req_{self._worker}{next(self._next):012x}"
 
 
 def printable(text: str) -> str:

@@ -130,7 +130,9 @@ class InFlight:
 
     def finished(self, service_id: str, started: float, first: float | None, *, ok: bool, tokens: int | None) -> None:
         """A request ended at the service: remember how it went."""
-        tally = self._tallies.setdefault(service_id, _Tally())
+        tally = self._tallies.get(service_id)
+        if tally is None:
+            tally = self._tallies[service_id] = _Tally()
         if not ok:
             tally.failed += 1
             return

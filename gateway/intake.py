@@ -38,6 +38,8 @@ class ClientBody:
 
     async def read(self) -> bytes:
         """The next piece; empty at the end. Raises RequestTimeout, PayloadTooLarge or InvalidRequest."""
+        if self._exchange.interruption is not None:
+            raise self._exchange.interruption
         began = self._exchange.now()
         latest = min(began + self._timeout_s, self._deadline + self.received / _MIN_RATE)
         try:
@@ -80,7 +82,7 @@ async def read_json(exchange: Exchange, *, cap: int, timeout_s: float) -> bytes:
     body = ClientBody(exchange, cap=cap, timeout_s=timeout_s)
     await welcome(exchange)
     raw = await body.all()
-    return expand(raw, encoding, cap) if encoding in _WINDOW_BITS else raw
+    return await asyncio.to_thread(expand, raw, encoding, cap) if encoding in _WINDOW_BITS else raw
 
 
 async def welcome(exchange: Exchange) -> None:
@@ -97,6 +99,8 @@ async def welcome(exchange: Exchange) -> None:
 
 def check_type(given: str | None, wanted: str) -> None:
     """Refuse a body that does not say that it is what the route takes."""
+    if given == wanted:
+        return
     kind, _, parameters = (given or "").partition(";")
     if kind.strip().lower() != wanted:
         raise UnsupportedMediaType(f"send content-type: {wanted}, not {(given or 'none')[:64]!a}")

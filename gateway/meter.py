@@ -29,7 +29,7 @@ class MetricsMeter:
     def request_done(self, exchange: Exchange, status: int) -> None:
         """One request is over; status 499 is a client that went away."""
         self._keep(exchange, status)
-        operation = _NO_OPERATION if exchange.operation is None else exchange.operation.value
+        operation: str = _NO_OPERATION if exchange.operation is None else exchange.operation
         counter = self._requests.get((operation, status))
         if counter is None:
             counter = self._requests[operation, status] = self._metrics.requests.labels(operation, str(status))

@@ -13,9 +13,11 @@ from typing import Protocol
 
 from aiohttp import web
 
+from gateway.answers import Whole
 from gateway.errors import error_response
-from gateway.exchange import Exchange, Request, new_request_id
+from gateway.exchange import Exchange, Request, RequestIds
 from gateway.http import RouteTable
+from gateway.overdue import Overdue
 from geniehive.errors import GenieHiveError, InvalidRequest, MethodNotAllowed, NotReady
 
 _log = logging.getLogger(__name__)
@@ -45,19 +47,24 @@ class Meter(Protocol):
 class Front:
     """Serves each request by its route."""
 
-    def __init__(self, table: RouteTable, check: Checker, meter: Meter, *, refused_when_draining: str) -> None:
+    def __init__(
+        self, table: RouteTable, check: Checker, meter: Meter, *, refused_when_draining: str, request_timeout_s: float
+    ) -> None:
         self._table = table
         self._check = check
         self._meter = meter
         self._refused_when_draining = refused_when_draining
+        self._ids = RequestIds()
         self._open: set[Exchange] = set()
+        self._overdue = Overdue(self._open, request_timeout_s)
         self._idle = asyncio.Event()
         self.draining = False
 
     async def __call__(self, request: Request) -> web.StreamResponse:
         """Answer one request; never raises but for a client that is gone."""
-        exchange = Exchange(request, new_request_id(), asyncio.get_running_loop())
+        exchange = Exchange(request, self._ids.new(), asyncio.get_running_loop())
         self._open.add(exchange)
+        self._overdue.watch(exchange.loop)
         status = 499  # the client went away: nobody reads the answer
         try:
             response = await self._answer(exchange)
@@ -73,7 +80,7 @@ class Front:
         request = exchange.request
         path = request.rel_url.raw_path
         try:
-            if request.version.major < 1:
+            if request.ancient:
                 raise InvalidRequest("HTTP/0.9 is not spoken here; use HTTP/1.1")
             route, exchange.tail = self._table.find(request.method, path)
             exchange.operation = route.operation
@@ -104,7 +111,10 @@ class Front:
                 exchange.request.transport.abort()
             raise ConnectionResetError("the answer had begun when it failed")
         if not response.prepared:
-            response.headers.update(exchange.headers())
+            if isinstance(response, Whole):
+                response.tell(exchange.headers())
+            else:
+                response.headers.update(exchange.headers())
             if self.draining:
                 response.force_close()
         return response
@@ -119,7 +129,7 @@ class Front:
                 await self._idle.wait()
         except TimeoutError:
             for exchange in tuple(self._open):
-                exchange.interrupt()
+                exchange.interrupt(shutting_down())
             try:
                 async with asyncio.timeout(_DRAINING_RETRY_S):
                     await self._idle.wait()

@@ -14,43 +14,44 @@ from typing import Any
 
 from aiohttp import web
 
+from gateway.answers import Stream
 from gateway.errors import error_event, passed_on
 from gateway.exchange import Exchange
-from gateway.middleware import shutting_down
+from gateway.pump import Pump
 from gateway.sse import DONE, SseScanner
 from gateway.upstream import UpstreamResponse
 from geniehive.errors import GenieHiveError, UpstreamTimeout, UpstreamUnavailable
 
-Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], asyncio.Task[None]]
+"""Starts what it is given as a task; not a coroutine, which would be lost if the task is cancelled before it begins."""
 
 _SSE_HEADERS = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
 _COMMENT = b": keepalive\n\n"
-_FINISH_GRACE_S = 2.0  # for a usage event or [DONE] after the engine said that it finished
 _TAIL_GRACE_S = 0.25  # for the end of the upstream's body after [DONE], so that its connection can be used again
-_REARM_SHARE = 16  # the idle deadline is moved on at most that often within its length: timers cost
 
 
-async def commit(exchange: Exchange, *, decided: bool = True) -> web.StreamResponse:
+def commit(exchange: Exchange, *, decided: bool = True) -> Stream:
     """Send status and headers of a stream; from here on there is no way back."""
-    response = web.StreamResponse(status=200, headers=exchange.headers(decided=decided))
-    response.headers.update(_SSE_HEADERS)
-    exchange.response = response
-    await response.prepare(exchange.request)
-    return response
+    exchange.response = Stream(exchange.request, 200, {**exchange.headers(decided=decided), **_SSE_HEADERS})
+    return exchange.response
 
 
 async def relay(
     exchange: Exchange,
-    response: web.StreamResponse,
+    response: Stream,
     upstream: UpstreamResponse,
     scanner: SseScanner,
     head: bytes,
     *,
     idle_timeout_s: float,
+    grace_s: float,
     done_marker: bool,
 ) -> bool:
-    """Pass a stream on, beginning with what was read of it; whether it came to its proper end."""
-    failure = await _pump(exchange, response, upstream, scanner, head, idle_timeout_s)
+    """Pass a stream on, beginning with what was read of it; whether it came to its proper end.
+
+    `grace_s` is for what may follow once the engine said that it finished: usage, `[DONE]`.
+    """
+    failure = await _pump(exchange, response, upstream, scanner, head, idle_timeout_s, grace_s)
     if failure is None and not scanner.complete:
         failure = UpstreamUnavailable("the engine's stream ended before it was finished")
     if failure is None:
@@ -74,39 +75,20 @@ async def end_with(response: web.StreamResponse, failure: GenieHiveError, said: 
 
 async def _pump(
     exchange: Exchange,
-    response: web.StreamResponse,
+    response: Stream,
     upstream: UpstreamResponse,
     scanner: SseScanner,
     head: bytes,
     idle_timeout_s: float,
+    grace_s: float,
 ) -> GenieHiveError | None:
-    """Read and write until the stream is over; the reason if that came too early."""
-    writing = True
+    """Pass everything on until the stream is over; the reason if that came too early."""
+    pump = Pump(exchange, response, upstream, scanner, idle_timeout_s=idle_timeout_s, grace_s=grace_s)
     try:
-        async with exchange.deadline(idle_timeout_s) as deadline:
-            armed, slack = exchange.now(), idle_timeout_s / _REARM_SHARE
-            piece = head
-            while True:
-                if piece:
-                    writing = True
-                    await response.write(piece)
-                    writing = False
-                if scanner.over:
-                    return None
-                now = exchange.now()
-                if (now - armed > slack or scanner.finished) and not exchange.interrupted:
-                    deadline.reschedule(now + (_FINISH_GRACE_S if scanner.finished else idle_timeout_s))
-                    armed = now
-                writing = False
-                chunk = await upstream.read()
-                if not chunk:
-                    await response.write(scanner.close())
-                    return None
-                piece = scanner.feed(chunk)
+        failure = await pump.run(head)
     except TimeoutError:
-        return _timed_out(exchange, scanner, writing=writing, idle_timeout_s=idle_timeout_s)
-    except UpstreamUnavailable as error:
-        return None if scanner.complete else error
+        return _timed_out(exchange, scanner, writing=pump.blocked, idle_timeout_s=idle_timeout_s)
+    return None if scanner.complete else failure
 
 
 def _timed_out(
@@ -117,8 +99,8 @@ def _timed_out(
         if exchange.request.transport is not None:
             exchange.request.transport.abort()
         raise ConnectionResetError("the client does not read its stream")
-    if exchange.interrupted:
-        return shutting_down()
+    if exchange.interruption is not None:
+        return exchange.interruption
     if scanner.finished:
         return None
     return UpstreamTimeout(f"the engine sent nothing for {idle_timeout_s:g} s in the middle of its stream")
@@ -146,11 +128,11 @@ class Comments:
         self._timer = exchange.loop.call_later(interval_s, self._start) if interval_s > 0 else None
 
     def _start(self) -> None:
-        self._task = self._spawn(self._run())
+        self._task = self._spawn(self._run)
 
     async def _run(self) -> None:
         with suppress(ConnectionError):
-            response = await commit(self._exchange, decided=False)
+            response = commit(self._exchange, decided=False)
             while True:
                 await response.write(_COMMENT)
                 await asyncio.sleep(self._interval_s)

@@ -7,7 +7,7 @@ from itertools import count
 from typing import Protocol
 
 from gateway.exchange import Exchange
-from geniehive.errors import GenieHiveError, NotReady
+from geniehive.errors import GenieHiveError
 from geniehive.resources import Operation
 from geniehive.routing.candidate import Candidate
 from geniehive.routing.ledger import NO_ASK, Ask, Ledger
@@ -22,11 +22,10 @@ AskOf = Callable[[float, bytes], Ask]
 
 
 class View(Protocol):
-    """What this gateway knows of the cluster; `table` is swapped whole and is None until there is one."""
+    """What this gateway knows of the cluster."""
 
-    @property
-    def table(self) -> RoutingTable | None:
-        """The picture to route by."""
+    def current(self) -> RoutingTable:
+        """The picture to route by, swapped whole. Raises NotReady before there is one."""
         ...
 
 
@@ -64,9 +63,7 @@ class Router:
 
         Raises what `resolve` raises, and NotReady before the first snapshot.
         """
-        table = self._view.table
-        if table is None:
-            raise NotReady("the gateway has not heard from the control plane yet; try again", retry_after_s=1)
+        table = self._view.current()
         try:
             found = resolve(table, name, operation)
         except GenieHiveError:

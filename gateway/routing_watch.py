@@ -42,6 +42,8 @@ class RoutingWatch:
         in_flight: InFlight,
         dice: Callable[[], float],
         version: str = "",
+        *,
+        stale_after_s: float = 30.0,
     ) -> None:
         self._addresses = addresses
         self._metadata = dial.metadata(node_key=node_key)
@@ -51,6 +53,8 @@ class RoutingWatch:
         self._dice = dice
         self._version = version
         self._told = ""
+        self._stale_after_s = stale_after_s
+        self._forgetting: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -65,8 +69,21 @@ class RoutingWatch:
                 except ValueError as error:
                     self._tell(f"the control plane sent an update that does not fit: {error}")
                 attempt = 0 if self._view.connected else attempt + 1
-                self._view.connected = False
+                self._note_loss()
                 await asyncio.sleep(full_jitter(attempt, _BACKOFF_BASE_S, _BACKOFF_CAP_S, self._dice()))
+
+    def _note_loss(self) -> None:
+        """Without a control plane measurements age: after `stale_after_s` they are unknown, and own counts decide."""
+        if self._view.connected:
+            self._forgetting = asyncio.get_running_loop().call_later(
+                self._stale_after_s, self._view.forget_measurements
+            )
+        self._view.connected = False
+
+    def _keep_measurements(self) -> None:
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+            self._forgetting = None
 
     async def _watch(self, stub: rpc.RoutingServiceStub) -> None:
         """One stream, from Hello to its end."""
@@ -106,6 +123,7 @@ class RoutingWatch:
                 self._view.replace(codec.snapshot_from_pb(update.snapshot))
                 if not self._view.connected:
                     self._view.connected = True
+                    self._keep_measurements()
                     self._told = ""
                     log.info("routing by snapshot %d.%d", update.epoch, update.revision)
             case "delta":

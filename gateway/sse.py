@@ -13,6 +13,7 @@ The format: https://html.spec.whatwg.org/multipage/server-sent-events.html
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -74,6 +75,11 @@ _ERROR_TYPES = frozenset({"error", "response.failed"})
 _LAST_TYPES = frozenset({"transcript.text.done", "response.completed", "response.incomplete"})
 
 
+def too_large(limit: int) -> UpstreamUnavailable:
+    """What becomes of an answer that does not end."""
+    return UpstreamUnavailable(f"the engine's answer is larger than {limit} bytes; see gateway.max_answer_bytes")
+
+
 Told = tuple[int | None, int | None, str | None, int | None]
 """What an answer tells of itself: tokens of the prompt, generated tokens, why it stopped, tokens of the prompt that
 were in the engine's cache; None where it does not."""
@@ -82,7 +88,9 @@ were in the engine's cache; None where it does not."""
 class SseScanner:
     """One stream. Read its attributes after each `feed`."""
 
-    def __init__(self, *, max_event_bytes: int = MAX_EVENT_BYTES, rewrite: Rewrite | None = None) -> None:
+    def __init__(
+        self, *, max_event_bytes: int = MAX_EVENT_BYTES, max_bytes: int = sys.maxsize, rewrite: Rewrite | None = None
+    ) -> None:
         self.events = 0
         """Complete events seen, comments not counted."""
         self.content = False
@@ -105,6 +113,7 @@ class SseScanner:
         """Of the stream, as it came."""
         self._held = bytearray()
         self._max_event_bytes = max_event_bytes
+        self._max_bytes = max_bytes
         self._rewrite = rewrite
 
     @property
@@ -123,8 +132,10 @@ class SseScanner:
         return self.error is None and (self.done or self.finished)
 
     def feed(self, chunk: bytes) -> bytes:
-        """The bytes that may go on now. Raises UpstreamUnavailable for an event beyond the bound."""
+        """The bytes that may go on now. Raises UpstreamUnavailable for an event or a stream beyond its bound."""
         self.bytes += len(chunk)
+        if self.bytes > self._max_bytes:
+            raise too_large(self._max_bytes)
         if self.over:
             return b""
         held = self._held

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from geniehive.errors import NotReady
 from geniehive.resources import HostObserved, Observed, Snapshot, SnapshotDelta
-from geniehive.routing.apply import apply_delta, apply_observed
+from geniehive.routing.apply import apply_delta
 from geniehive.routing.table import RoutingTable
 
 
@@ -29,7 +29,7 @@ class RoutingView:
         """The table. Raises NotReady before the first snapshot."""
         if self.table is None:
             raise NotReady(
-                "the gateway has no picture of the cluster yet: is the control plane running?", retry_after_s=2
+                "the gateway has no picture of the cluster yet: is the control plane running?", retry_after_s=1
             )
         return self.table
 
@@ -39,11 +39,15 @@ class RoutingView:
 
     def change(self, delta: SnapshotDelta, revision: int) -> None:
         """Apply a change of shape. ValueError if it does not follow on what is here."""
-        table = self.current()
-        measured = apply_observed(table.shape, table.observed, {})
-        self.replace(apply_delta(measured, delta, revision))
+        self.replace(apply_delta(self.current().snapshot, delta, revision))
 
     def measure(self, services: dict[str, Observed], hosts: dict[str, HostObserved]) -> None:
         """Apply new measurements."""
         if self.table is not None:
             self.table = self.table.with_observed(services, hosts)
+
+    def forget_measurements(self) -> None:
+        """What was measured is too old to count; shape and health stay, for nothing newer is known."""
+        if self.table is not None:
+            shape = self.table.shape
+            self.measure(dict.fromkeys(shape.services, Observed()), dict.fromkeys(shape.hosts, HostObserved()))

@@ -18,6 +18,7 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(gt=0)]
 SecondsOrOff = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=1)]
+Workers = Annotated[int, Meta(ge=1, le=256)]
 Weight = Annotated[float, Meta(ge=0, le=1000)]
 
 DiscoverProtocol = Literal[
@@ -73,7 +74,7 @@ class GatewayConfig(Section, frozen=True, kw_only=True):
     """Address to listen on."""
     port: Port = 8800
     """Port to listen on; 0 takes a free one."""
-    workers: Count = 1
+    workers: Workers = 1
     """Processes that share the port."""
     gateway_id: str = ""
     """Name in the control plane; empty is a random one."""
@@ -81,12 +82,18 @@ class GatewayConfig(Section, frozen=True, kw_only=True):
     """Largest JSON body."""
     max_upload_bytes: Count = 2 * 1024 * 1024 * 1024
     """Largest multipart body (audio, images)."""
+    max_answer_bytes: Count = 1024 * 1024 * 1024
+    """Largest answer of an engine, streams too; a longer one is broken off with an error."""
+    max_connections: Count = 10_000
+    """Clients that may be connected to each worker; more are answered 503."""
     connect_timeout_s: Seconds = 5
     """For a connection to an engine."""
     first_byte_timeout_s: Seconds = 300
     """For an engine's first byte; a model may have to load."""
     idle_timeout_s: Seconds = 120
     """Between two pieces of an engine's stream."""
+    request_timeout_s: Seconds = 3600
+    """For a request as a whole, its stream included."""
     body_timeout_s: Seconds = 30
     """Without a byte of a client's body."""
     header_timeout_s: Seconds = 10
@@ -175,7 +182,7 @@ class RoutingConfig(Section, frozen=True, kw_only=True):
     default_strategy: Strategy = "scored"
     """Used where a role names none."""
     health_stale_after_s: Seconds = 30
-    """Age after which a measured value no longer counts."""
+    """Age after which what was measured of a host and its services counts as unknown."""
     probe_interval_s: SecondsOrOff = 0
     """Between probes of each service that the control plane makes itself; 0 is none."""
     probe_timeout_s: Seconds = 5

@@ -21,6 +21,8 @@ from geniehive.yaml_source import Path
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,252}")
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _KEY = re.compile(r"[\x21-\x7e]+")
+_DRIVERS = ("sqlite+aiosqlite", "postgresql+asyncpg")
+_STORAGE_EXAMPLES = "sqlite+aiosqlite:///state/geniehive.sqlite3 or postgresql+asyncpg://user:password@host/geniehive"
 _LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
 
 
@@ -35,6 +37,7 @@ def check_config(config: Config, fail: Fail) -> None:
     node_key = config.control_plane.node_api_key
     if node_key and not _KEY.fullmatch(node_key):
         raise fail(("control_plane", "node_api_key"), "a key must be printable ASCII without spaces")
+    _check_storage(config.storage.url, fail)
     _check_services(config.services, fail)
 
 
@@ -129,6 +132,16 @@ def _check_control(config: Config, fail: Fail) -> None:
             ("control", "lease_ttl_s"),
             f"must be longer than heartbeat_interval_s ({config.control.heartbeat_interval_s:g}); three times is usual",
         )
+
+
+def _check_storage(url: str, fail: Fail) -> None:
+    """Refuse what the store cannot open; the rest of the URL is the database's to judge. It may hold a password."""
+    driver, found, rest = url.partition("://")
+    if found and driver in _DRIVERS and (rest or driver.startswith("sqlite")):
+        return
+    better = next((good for good in _DRIVERS if good.partition("+")[0].startswith(driver.partition("+")[0] or "-")), "")
+    hint = f"{better}://… (the driver must be asynchronous)" if found and better else _STORAGE_EXAMPLES
+    raise fail(("storage", "url"), f"is no URL of a database that is supported; write {hint}")
 
 
 def _check_node(config: Config, fail: Fail) -> None:

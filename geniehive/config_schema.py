@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 import types
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
@@ -20,6 +21,7 @@ from geniehive.yaml_source import Path, dotted
 
 Fail = Callable[[Path, str], ConfigError]
 
+_EXPONENT = re.compile(r"([+-]?[0-9]+(?:\.[0-9]*)?)[eE]([+-]?)([0-9]+)")
 _PLAIN = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
 
 
@@ -127,7 +129,7 @@ def _check_leaf(value: Any, kind: Any, path: Path, fail: Fail) -> Any:
     try:
         msgspec.convert(value, kind)
     except msgspec.ValidationError:
-        raise fail(path, f"expected {describe(kind)}, got {_shown(value, kind)}") from None
+        raise fail(path, f"expected {describe(kind)}, got {_shown(value, kind)}{_number_hint(value, kind)}") from None
     return value
 
 
@@ -161,6 +163,16 @@ def _bounds(meta: msgspec.Meta) -> str:
     if meta.gt is not None:
         return f"greater than {meta.gt}"
     return f"of at least {meta.ge}" if meta.ge is not None else ""
+
+
+def _number_hint(value: Any, kind: Any) -> str:
+    """What to write in place of 1e3, which YAML 1.1 takes for a word: a dot and a sign are wanted."""
+    found = _EXPONENT.fullmatch(value) if isinstance(value, str) and not is_text(kind) else None
+    if found is None:
+        return ""
+    digits, sign, power = found.groups()
+    whole = "" if "." in digits else ".0"
+    return f" (YAML takes {value[:32]} for a word; write {digits}{whole}e{sign or '+'}{power})"
 
 
 def _shown(value: Any, kind: Any) -> str:

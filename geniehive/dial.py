@@ -6,8 +6,13 @@ from collections.abc import Sequence
 
 import grpc.aio
 
+from geniehive.errors import WIRE, GenieHiveError
+
 NODE_KEY = "x-geniehive-node-key"
 API_KEY = "x-api-key"
+
+ERROR_CODE = "x-geniehive-error-code"
+"""Trailing metadata of a failed call: the error's `code` of `errors.WIRE`. Without it, no GenieHive answered."""
 
 # Dead peers are found by pings: half-open TCP says nothing by itself for many minutes.
 _OPTIONS = (
@@ -38,6 +43,14 @@ def target(addresses: Sequence[str]) -> str:
         return addresses[0]
     kind = "ipv6" if all(address.startswith("[") for address in addresses) else "ipv4"
     return f"{kind}:{','.join(addresses)}"
+
+
+def answer_of(error: grpc.aio.AioRpcError) -> GenieHiveError | None:
+    """The error that a control plane itself answered with; None where nothing of ours answered."""
+    told = dict(error.trailing_metadata() or ()).get(ERROR_CODE)
+    status = error.code().name
+    kind = next((kind for kind, row in WIRE.items() if (row.code, row.grpc) == (told, status)), None)
+    return None if kind is None else kind(error.details() or "")
 
 
 def metadata(*, node_key: str = "", admin_key: str = "") -> tuple[tuple[str, str], ...]:

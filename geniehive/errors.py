@@ -10,6 +10,7 @@ GenieHiveError
 │   ├── MethodNotAllowed        405
 │   ├── RequestTimeout          408  the client stopped sending
 │   ├── Conflict                409  the thing is in a state that forbids it
+│   │   └── Fenced              409  a later node agent speaks for the host
 │   ├── PayloadTooLarge         413
 │   ├── UnsupportedMediaType    415
 │   ├── HeadersTooLarge         431
@@ -78,6 +79,10 @@ class RequestTimeout(CallerError):
 
 class Conflict(CallerError):
     """The thing is in a state that forbids what was asked."""
+
+
+class Fenced(Conflict):
+    """A later node agent speaks for this host; this one must not go on."""
 
 
 class PayloadTooLarge(CallerError):
@@ -155,6 +160,7 @@ WIRE: dict[type[GenieHiveError], Wire] = {
     MethodNotAllowed: Wire(405, "invalid_request_error", "method_not_allowed", "UNIMPLEMENTED", retryable=False),
     RequestTimeout: Wire(408, "invalid_request_error", "request_timeout", "DEADLINE_EXCEEDED", retryable=False),
     Conflict: Wire(409, "invalid_request_error", "conflict", "FAILED_PRECONDITION", retryable=False),
+    Fenced: Wire(409, "invalid_request_error", "fenced", "FAILED_PRECONDITION", retryable=False),
     PayloadTooLarge: Wire(413, "invalid_request_error", "payload_too_large", "RESOURCE_EXHAUSTED", retryable=False),
     UnsupportedMediaType: Wire(
         415, "invalid_request_error", "unsupported_media_type", "INVALID_ARGUMENT", retryable=False

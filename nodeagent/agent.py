@@ -196,8 +196,7 @@ class Agent:
                 # Several messages may be under way when the session is lost: one Hello answers for all of them.
                 return self._greet(now) if self._state is SessionState.WELCOMED else []
             case RejectReason.FENCED:
-                words = event.message or "stop this agent, or give it another node.host_id"
-                return self._stop(f"another agent speaks for host {self._host.host_id!r}: {words}")
+                return self._stop(_fenced(self._host.host_id), fenced=True)
             case RejectReason.PROTOCOL_VERSION:
                 return self._stop(f"the control plane speaks no common protocol version: {event.message}")
             case RejectReason.NOT_SERVING:
@@ -210,11 +209,11 @@ class Agent:
             case _:
                 assert_never(event.reason)
 
-    def _stop(self, message: str) -> list[Effect]:
+    def _stop(self, message: str, *, fenced: bool = False) -> list[Effect]:
         if self._state is SessionState.DISCONNECTED:
             return []
         self._move(SessionState.STOPPED)
-        return [ev.Stop(message)]
+        return [ev.Stop(message, fenced)]
 
     def _tick(self, now: float) -> list[Effect]:
         if now >= self._give_up_at:
@@ -256,8 +255,11 @@ class Agent:
         """What a changed service leads to: an Inventory, a heartbeat ahead of its time, or nothing."""
         if self._state is not SessionState.WELCOMED or before == after:
             return []
-        if before is None or after is None or shape(before) != shape(after):
+        if before is None or after is None:
             return self._inventory()
+        # The heartbeat goes first: it waits for no database, and a dead engine must leave the routes at once.
+        if shape(before) != shape(after):
+            return [*(self._heartbeat(now) if before.health != after.health else []), *self._inventory()]
         return self._heartbeat(now) if _routing(before) != _routing(after) else []
 
     def _listed(self) -> tuple[Service, ...]:
@@ -299,6 +301,13 @@ class Agent:
             effects.append(ev.SendResult(self._session_id, order.command_id, order.state, order.message))
             self._orders.note_told(order.command_id)
         return effects
+
+
+def _fenced(host_id: str) -> str:
+    return (
+        f"another agent speaks for host {host_id!r}: if it runs on another machine, give each its own "
+        "node.host_id; if on this one, stop one of them"
+    )
 
 
 def shape(service: Service) -> Service:

@@ -36,8 +36,10 @@ from nodeagent.status import StatusPage, serving
 from nodeagent.target import configured_target
 
 FIRST_S: Final = 0.8
-LOOK_INTERVAL_S: Final = 5.0
-"""Looks are at least so frequent, and as frequent as heartbeats where those are more so."""
+LOOK_INTERVAL_S: Final = 2.0
+"""Looks are at least so frequent, and as frequent as heartbeats where those are more so; they show a hung engine."""
+MEASURE_INTERVAL_S: Final = 5.0
+"""The same for measurements of the machine."""
 GOODBYE_S: Final = 1.0
 _log = logging.getLogger(__name__)
 
@@ -59,7 +61,8 @@ async def run(config: Config, *, stop: asyncio.Event, ready: Callable[[NodeReady
 
     Raises:
         ConfigError: The status page's port is taken; the message names the fix.
-        Conflict: A later agent speaks for this host, or the control plane speaks another protocol version.
+        Fenced: A later agent speaks for this host.
+        Conflict: The control plane speaks another protocol version.
     """
     try:
         await _NodeAgent(config, SystemClock()).run(stop, ready)
@@ -162,14 +165,14 @@ class _NodeAgent:
         self._loop.post(await services.carry_out(command))
 
     async def _measure(self) -> None:
-        """Facts once, measurements at the look interval; in a thread, for drivers may take their time."""
+        """Facts once, measurements now and then; in a thread, for drivers may take their time."""
         probe = await asyncio.to_thread(HostProbe.open)
         self._facts = await asyncio.to_thread(probe.facts)
         self._loop.post(ev.HostFound(self._host()))
         self._facts_known.set()
         while True:
             self._loop.post(ev.HostMeasured(await asyncio.to_thread(probe.observe)))
-            await asyncio.sleep(self._interval_s)
+            await asyncio.sleep(min(self._config.node.heartbeat_interval_s or MEASURE_INTERVAL_S, MEASURE_INTERVAL_S))
 
     async def _find_address(self) -> None:
         """Keep the last address where none can be told now."""

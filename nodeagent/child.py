@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 TAIL_BYTES: Final = 8192
 _CHUNK_BYTES: Final = 65536
 _DRAIN_S: Final = 0.5
+_WORDS_CHARS: Final = 300
 
 
 class Output:
@@ -127,14 +128,18 @@ class Child:
         return self._process.pid
 
     async def wait(self) -> str:
-        """Wait for the process to end; how it did, with the last line it said."""
+        """Wait for the process to end; how it did. Why is, at best, in the last line of `stderr`."""
         status = await self._process.wait()
         self._kill_group()  # what it left behind
         if self._drains:
             await asyncio.wait(self._drains, timeout=_DRAIN_S)
-        how = f"was killed by {_signal_name(-status)}" if status < 0 else f"exited with status {status}"
-        said = self.stderr.last_line
-        return f"{how}: {said}" if said else how
+        return f"was killed by {_signal_name(-status)}" if status < 0 else f"exited with status {status}"
+
+    @property
+    def last_words(self) -> str:
+        """The last line on stderr of a process that ended by itself, or that still runs; a signal needs no words."""
+        words = "" if (self._process.returncode or 0) < 0 else self.stderr.last_line
+        return "".join(char if char.isprintable() else " " for char in words[-_WORDS_CHARS:])
 
     async def end(self, grace_s: float) -> None:
         """SIGTERM, then after `grace_s` seconds (or if we are cancelled meanwhile) SIGKILL to the whole group."""

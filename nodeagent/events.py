@@ -197,9 +197,10 @@ class Reconnect:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The agent must end; `message` says why and what to do."""
+    """The agent must end; `message` says why and what to do. `fenced`: another agent speaks for its host."""
 
     message: str
+    fenced: bool = False
 
 
 @dataclass(frozen=True, slots=True)

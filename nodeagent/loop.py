@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final, Protocol, assert_never
 
 from geniehive.clock import Clock
-from geniehive.errors import Conflict
+from geniehive.errors import Conflict, Fenced
 from geniehive.resources import Command
 from nodeagent import events as ev
 from nodeagent.agent import Agent, AgentView
@@ -66,7 +66,7 @@ class NodeLoop:
         return self.view
 
     async def run(self, link: Link, start_command: Callable[[Command], None]) -> None:
-        """Apply events until cancelled. Raises Conflict, with what to do, if this agent must not go on."""
+        """Apply events until cancelled. Raises Fenced or Conflict, with what to do, if this agent must not go on."""
         while True:
             event = await self._next()
             for effect in self._agent.apply(event, self._clock.monotonic()):
@@ -96,7 +96,7 @@ def _carry_out(effect: ev.Effect, link: Link, start_command: Callable[[Command],
             link.reconnect(reason)
         case ev.Say(level, message):
             _log.log(_LEVELS[level], "%s", message)
-        case ev.Stop(message):
-            raise Conflict(message)
+        case ev.Stop(message, fenced):
+            raise Fenced(message) if fenced else Conflict(message)
         case _:
             assert_never(effect)

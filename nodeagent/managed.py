@@ -35,13 +35,22 @@ def managed_engine(config: ServiceConfig, on_change: Callable[[ProcessStatus], N
 
 
 def health_of(status: ProcessStatus) -> Health | None:
-    """The service's health while its process cannot answer; None while it can, and is to be asked."""
+    """The service's health while its process cannot answer; None while it can, and is to be asked.
+
+    Clients get the reason to read, so it has none of the engine's own words: those are a note (`notes_of`).
+    """
     if status.state is State.RUNNING:
         return None
     if status.state in _LOADING:
         again = f" again; before, it {status.reason}" if status.reason else ""
         return Health(status=HealthStatus.LOADING, reason=f"the engine is starting{again}")
-    return Health(status=HealthStatus.UNHEALTHY, reason=f"the engine {status.reason or 'is being stopped'}")
+    then = "; it is being restarted" if status.state is State.BACKING_OFF else ""
+    return Health(status=HealthStatus.UNHEALTHY, reason=f"the engine {status.reason or 'is being stopped'}{then}")
+
+
+def notes_of(status: ProcessStatus) -> tuple[str, ...]:
+    """What operators should know of a process that cannot answer: the engine's own last words."""
+    return (f"the engine last said: {status.said}",) if status.said else ()
 
 
 def _command(config: ServiceConfig, on_change: Callable[[ProcessStatus], None]) -> ManagedEngine:

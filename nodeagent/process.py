@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import logging
 import random
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from nodeagent.child import Output
+
+
+_log = logging.getLogger(__name__)
 
 
 class State(enum.StrEnum):
@@ -87,11 +91,16 @@ class ProcessSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProcessStatus:
-    """A picture of the engine's life. `reason`: why it last ended, None if it never did. `restarts`: since `run`."""
+    """A picture of the engine's life. `restarts`: since `run`.
+
+    `reason`: how it last ended, in our words, None if it never did. `said`: what the engine itself said of that; it may
+    hold paths and prompts, so it is for operators alone.
+    """
 
     state: State = State.IDLE
     pid: int | None = None
     reason: str | None = None
+    said: str = ""
     restarts: int = 0
 
 
@@ -130,23 +139,18 @@ class ManagedProcess:
         self._status = ProcessStatus()
         self._changed = asyncio.Event()
         self._failures = 0
-        self._stderr: Output | None = None
 
     @property
     def status(self) -> ProcessStatus:
         """Where the engine is now."""
         return self._status
 
-    @property
-    def stderr_tail(self) -> str:
-        """The last kilobytes of stderr of the last run, "" if there was none."""
-        return self._stderr.tail if self._stderr else ""
-
     async def wait_running(self) -> None:
         """Wait until the engine takes requests. EngineFailedError at its first failure, though `run` tries on."""
         await self.wait_for(lambda status: status.state in {State.RUNNING, State.BACKING_OFF, State.EXITED})
         if self._status.state is not State.RUNNING:
-            raise EngineFailedError(f"{self.spec.name} {self._status.reason}")
+            said = f": {self._status.said}" if self._status.said else ""
+            raise EngineFailedError(f"{self.spec.name} {self._status.reason}{said}")
 
     async def wait_for(self, holds: Callable[[ProcessStatus], bool]) -> ProcessStatus:
         """Wait until a status for which `holds`; that status."""
@@ -161,6 +165,7 @@ class ManagedProcess:
         try:
             while True:
                 reason = await self._one_run()
+                _log.warning("%s %s%s", self.spec.name, reason, f": {self._status.said}" if self._status.said else "")
                 if self._failures == self.spec.give_up_after:
                     self._move(State.EXITED, pid=None, reason=reason)
                     return
@@ -168,7 +173,7 @@ class ManagedProcess:
                 await asyncio.sleep(self._jitter(self.spec.backoff.ceiling_s(self._failures)))
                 self._status = replace(self._status, restarts=self._status.restarts + 1)
         except asyncio.CancelledError:
-            self._move(State.EXITED, pid=None, reason="was stopped")
+            self._move(State.EXITED, pid=None, reason="was stopped", said="")
             raise
 
     async def _one_run(self) -> str:
@@ -181,8 +186,8 @@ class ManagedProcess:
                 child = await Child.start(self.spec.argv, self.spec.env, group, cwd=self.spec.cwd)
             except OSError as error:
                 self._failures += 1
+                self._note("")
                 return f"could not be started: {error.strerror}"
-            self._stderr = child.stderr
             ended = group.create_task(child.wait(), name=f"{self.spec.name}-wait")
             try:
                 reason = await self._wait_ready(child, ended, group)
@@ -190,6 +195,7 @@ class ManagedProcess:
                     self._move(State.RUNNING)
                     running_since = loop.time()
                     reason = await asyncio.shield(ended)
+                    self._note(child.last_words)
             except asyncio.CancelledError:
                 self._move(State.STOPPING)
                 raise
@@ -206,21 +212,30 @@ class ManagedProcess:
         await asyncio.wait({check, ended}, timeout=self.spec.ready_timeout_s, return_when=asyncio.FIRST_COMPLETED)
         if ended.done():
             check.cancel()
+            self._note(child.last_words)
             return ended.result()
         if check.done():
             return check.result()
         check.cancel()
-        return _with_last_line(f"was not ready within {self.spec.ready_timeout_s:g} s", child)
+        self._note(child.last_words)
+        return f"was not ready within {self.spec.ready_timeout_s:g} s"
 
     async def _check(self, child: Child) -> str | None:
         try:
             await self._ready(Launched(pid=child.pid, stdout=child.stdout, stderr=child.stderr))
         except EOFError:
             # Nobody will say it is ready; how the process ended says why, so leave the word to that.
-            return await child.wait()
+            how = await child.wait()
+            self._note(child.last_words)
+            return how
         except Exception as error:  # noqa: BLE001 (the caller's check may fail in any way; all mean "not ready")
-            return _with_last_line(f"was not ready: {error}", child)
+            self._note("; ".join(words for words in (str(error), child.last_words) if words))
+            return "was not ready"
         return None
+
+    def _note(self, said: str) -> None:
+        """Keep what the engine said of its end; the move that follows tells it."""
+        self._status = replace(self._status, said=said)
 
     def _move(self, state: State, **changes: str | int | None) -> None:
         current = self._status.state
@@ -231,8 +246,3 @@ class ManagedProcess:
         changed.set()
         if self._on_change is not None:
             self._on_change(self._status)
-
-
-def _with_last_line(reason: str, child: Child) -> str:
-    said = child.stderr.last_line
-    return f"{reason}; it last said: {said}" if said else reason

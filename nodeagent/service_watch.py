@@ -3,8 +3,9 @@
 A look asks the engine all that it tells; it never overlaps with another one. Between looks a connection is opened to
 an engine that was healthy, once a second: after a kill -9 the kernel refuses it at once, so the service is unhealthy
 about a second later, and no engine pays more for that than an accept. What does not answer is looked at every second,
-so that it is back soon after it is back. One look without an answer in time may be a busy engine: only the second in a
-row makes it unhealthy. A refused connection counts at once.
+so that it is back soon after it is back. An engine that answered before has `KNOWN_BUDGET_S` to answer a look: it
+tells what it does from memory, however busy it is. One look without an answer in time may still be a busy engine: the
+next one follows at once, and only the second in a row makes it unhealthy. A refused connection counts at once.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from geniehive.resources import HealthStatus, Service
 from nodeagent import discovery
 from nodeagent.dialling import host_and_port, opens
 from nodeagent.engines import Engine, EngineState, Http, identify
-from nodeagent.managed import health_of
+from nodeagent.managed import health_of, notes_of
 from nodeagent.reach import Reach
 from nodeagent.target import Target
 
 CHECK_INTERVAL_S: Final = 1.0
 LOOK_BUDGET_S: Final = 10.0
+"""For a look at an engine that has not answered yet, or not lately: it may be starting."""
+KNOWN_BUDGET_S: Final = 2.0
 FORGET_AFTER_S: Final = 600.0
 """A discovered service that does not answer for so long is gone."""
 
@@ -109,13 +112,15 @@ class ServiceWatch:
     async def _look(self) -> Service:
         target = self.target
         if target.managed is not None and (health := health_of(target.managed.status)) is not None:
-            return replace(self._failed(health.reason), health=health)
+            notes = (*target.service.notes, *notes_of(target.managed.status))
+            return replace(self._failed(health.reason), health=health, notes=notes)
+        budget_s = LOOK_BUDGET_S if self._previous is None else KNOWN_BUDGET_S
         try:
-            async with asyncio.timeout(LOOK_BUDGET_S):
+            async with asyncio.timeout(budget_s):
                 engine = await self._known_engine()
                 state = await engine.look(self._http, self._previous)
         except (TimeoutError, UpstreamTimeout) as error:
-            return self._no_answer(error)
+            return self._no_answer(error, budget_s)
         except GenieHiveError as error:
             return self._failed(error.message)
         self._previous, self._late = state, 0
@@ -144,11 +149,11 @@ class ServiceWatch:
             raise UpstreamUnavailable(f"what answers at {endpoint} is no engine that is known: set discover_protocol")
         return engine
 
-    def _no_answer(self, error: Exception) -> Service:
+    def _no_answer(self, error: Exception, budget_s: float) -> Service:
         self._late += 1
         if self._late < 2 and self._last.health.status is HealthStatus.HEALTHY:
             return self._last
-        return self._failed(str(error) or f"no answer within {LOOK_BUDGET_S:g} s: is the engine hung or overloaded?")
+        return self._failed(str(error) or f"no answer within {budget_s:g} s: is the engine hung or overloaded?")
 
     def _failed(self, reason: str) -> Service:
         """The service as it was announced, but unhealthy: nothing measured, nothing known to be in memory."""
@@ -163,6 +168,8 @@ class ServiceWatch:
         """Wait for the next look: the interval, or less when somebody asks or the engine is gone."""
         loop = asyncio.get_running_loop()
         healthy = self._last.health.status is HealthStatus.HEALTHY
+        if healthy and self._late:
+            return
         until = loop.time() + (self._interval_s if healthy else min(self._interval_s, CHECK_INTERVAL_S))
         while (left := until - loop.time()) > 0:
             try:

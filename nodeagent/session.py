@@ -2,8 +2,9 @@
 
 The session decides nothing about the host: it turns effects into messages and messages into events. When a stream
 ends, however it ends, another one is opened after a pause with full jitter: first within a fifth of a second, never
-longer than two, so a control plane that comes back has its hosts back within seconds. Several addresses take turns. A
-control plane that cannot be reached is told once, and again every minute, not at every try.
+longer than two (or a quarter of the lease), so a control plane that comes back has its hosts back within seconds.
+Several addresses take turns. A control plane that cannot be reached is told once, and again every minute, not at every
+try.
 """
 
 from __future__ import annotations
@@ -83,6 +84,7 @@ class Session:
         self._reason = ""
         self._welcomed_at: float | None = None
         self._said: dict[str, float] = {}
+        self._backoff_cap_s = BACKOFF_CAP_S
         self.reconnects = 0
 
     # --- for the loop --------------------------------------------------------------------------
@@ -119,7 +121,7 @@ class Session:
             self._report(address, ending)
             if ending.welcomed_s is not None and ending.welcomed_s >= STEADY_S:
                 attempt = 0
-            await asyncio.sleep(full_jitter(attempt, BACKOFF_BASE_S, BACKOFF_CAP_S, self._dice()))
+            await asyncio.sleep(full_jitter(attempt, BACKOFF_BASE_S, self._backoff_cap_s, self._dice()))
             attempt += 1
             self.reconnects += 1
 
@@ -187,6 +189,8 @@ class Session:
             _log.info("connected to the control plane at %s as host %s", address, self._dialling.host_id)
             self._welcomed_at = asyncio.get_running_loop().time()
         self._said.clear()
+        if welcome.lease_ttl_ms:  # several tries have to fit into a lease
+            self._backoff_cap_s = min(BACKOFF_CAP_S, welcome.lease_ttl_ms / 4000)
         _log.debug("session %s, term %d", welcome.session_id, welcome.epoch)
 
     def _report(self, address: str, ending: Ending) -> None:

@@ -187,6 +187,10 @@ class Audio:
             fields, part = await reader.until_file()
             if part is None:
                 raise InvalidRequest("the form has no file", param="file")
+            if part.name != "file":
+                raise InvalidRequest(
+                    f"the file stands in the field {part.name[:64]!a}; send it as `file`", param="file"
+                )
             upload = Upload(reader, one_model(fields), part)
             if text_of(fields, "model") is not None:
                 return await self._run(exchange, operation, upload)
@@ -215,6 +219,7 @@ class Audio:
         plan = Plan(
             candidates,
             build,
+            json=False,
             stream=text_of(upload.fields, "stream") == "true",
             replayable=upload.replayable,
             body_failure=lambda: upload.failure,

@@ -4,7 +4,7 @@ A body is decoded once whole, which refuses everything that is not plain JSON, a
 level with the values left as bytes. Walking that top level along the document proves where each value
 stands: so the model's name is replaced in place and all other bytes stay as the client sent them.
 Only a body whose top level cannot be walked (keys written with escapes, or written twice) is put
-together anew, from the same bytes of its values.
+together anew, from the same bytes of its values; a large body is refused for that.
 """
 
 from __future__ import annotations
@@ -16,10 +16,14 @@ from typing import Any
 
 import msgspec
 
+from gateway.openai.bulk import AT_ONCE, check_bulk
 from geniehive.errors import InvalidRequest
 
 MAX_DEPTH = 64
+MAX_FIELDS = 1024
+"""At the top level of a body."""
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 # What stands before a value, with the key, and what stands behind the last one; the JSON is known to be valid.
 _KEY = re.compile(rb'[ \t\n\r]*[{,][ \t\n\r]*("[^"\\]*(?:\\.[^"\\]*)*")[ \t\n\r]*:[ \t\n\r]*')
 _END = re.compile(rb"[ \t\n\r]*\}[ \t\n\r]*\Z")
@@ -65,6 +69,9 @@ class JsonBody(msgspec.Struct, frozen=True):
 
 def parse(raw: bytes) -> JsonBody:
     """Check a request body. Raises InvalidRequest, naming what is wrong with it."""
+    large = len(raw) > AT_ONCE
+    if large:
+        check_bulk(raw)
     fields = decode(raw)
     model = fields.get("model")
     if not isinstance(model, str) or not model:
@@ -74,6 +81,8 @@ def parse(raw: bytes) -> JsonBody:
         raise InvalidRequest("`stream` must be true or false", param="stream")
     values = _top_level.decode(raw)
     found = _walk(raw, values)
+    if found is None and large:
+        raise InvalidRequest("each key at the top of a large body must be written once, and without escapes")
     if found is None:
         _refuse_two_models(raw)
         raw = b"{" + b",".join(msgspec.json.encode(key) + b":" + bytes(values[key]) for key in values) + b"}"
@@ -92,11 +101,22 @@ def decode(raw: bytes) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise InvalidRequest("the body is not valid UTF-8") from None
     except msgspec.DecodeError as error:
-        raise InvalidRequest(f"the body is not valid JSON: {error}") from None
+        what = "a text has half of a surrogate pair (\\ud800 to \\udfff)" if _is_json(raw) else error
+        raise InvalidRequest(f"the body is not valid JSON: {what}") from None
     if not isinstance(value, dict):
         raise InvalidRequest("the body must be a JSON object")
+    if len(value) > MAX_FIELDS:
+        raise InvalidRequest(f"the body has more than {MAX_FIELDS} keys at its top level")
     _check_depth(value)
     return value
+
+
+def _is_json(raw: bytes) -> bool:
+    """Whether nothing but a lone surrogate is wrong with a body: msgspec takes one for the end of the bytes."""
+    try:
+        return _SURROGATE.search(raw) is not None and bool(json.loads(raw))
+    except (ValueError, RecursionError):
+        return False
 
 
 def _check_depth(value: dict[str, Any]) -> None:

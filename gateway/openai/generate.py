@@ -6,6 +6,7 @@ reaches the engine byte for byte.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from aiohttp import web
@@ -14,7 +15,8 @@ from gateway.attempts import Attempts, Plan
 from gateway.exchange import Exchange
 from gateway.http import Handler
 from gateway.intake import read_json
-from gateway.openai.body import parse
+from gateway.openai.body import JsonBody, parse
+from gateway.openai.bulk import AT_ONCE
 from gateway.openai.conversation import ask_of
 from gateway.openai.shaping import Shaper, Shaping
 from gateway.router import Router
@@ -25,6 +27,8 @@ from geniehive.routing.candidate import Candidate
 
 # All that an engine sees of a client's headers: what tells how to answer, and the trace.
 _PASSED_ON = ("traceparent", "tracestate")
+_GRACE_S = 0.25
+_MORE_GRACE_S = 2.0
 _STREAMED = frozenset({Operation.CHAT, Operation.COMPLETION})
 
 
@@ -51,6 +55,7 @@ class Generate:
         self._router = router
         self._attempts = attempts
         self._limits = limits
+        self._parser = ThreadPoolExecutor(1, "parser")  # two would only wait for the interpreter, and the loop for both
 
     def handler(self, operation: Operation, path: str) -> Handler:
         """The handler for one operation; `path` is where engines take it."""
@@ -58,19 +63,44 @@ class Generate:
 
         async def handle(exchange: Exchange) -> web.StreamResponse:
             raw = await read_json(exchange, cap=self._limits.max_body_bytes, timeout_s=self._limits.body_timeout_s)
-            body = parse(raw)
+            body = await self._parsed(exchange, raw)
             shaping = shaper.of(body)
             stream = body.stream and operation in _STREAMED
             candidates = self._router.candidates(body.model, operation, exchange, partial(ask_of, body))
-            return await self._attempts.run(exchange, _plan(exchange, shaping, candidates, path, stream=stream))
+            plan = _plan(exchange, shaping, candidates, path, stream=stream, grace_s=_grace(body))
+            return await self._attempts.run(exchange, plan)
 
         return handle
 
+    async def _parsed(self, exchange: Exchange, raw: bytes) -> JsonBody:
+        """The checked body. A large one is parsed in a thread, one at a time, while other requests go on."""
+        if len(raw) <= AT_ONCE:
+            return parse(raw)
+        return await exchange.loop.run_in_executor(self._parser, parse, raw)
 
-def _plan(exchange: Exchange, shaping: Shaping, candidates: tuple[Candidate, ...], path: str, *, stream: bool) -> Plan:
+
+def _grace(body: JsonBody) -> float:
+    """How long to wait behind a finish for `[DONE]`: longer where usage is still to come, or other choices."""
+    options = body.fields.get("stream_options")
+    more = isinstance(options, dict) and options.get("include_usage") is True
+    choices = body.fields.get("n")
+    return _MORE_GRACE_S if more or not (choices is None or choices == 1) else _GRACE_S
+
+
+def _plan(
+    exchange: Exchange, shaping: Shaping, candidates: tuple[Candidate, ...], path: str, *, stream: bool, grace_s: float
+) -> Plan:
     headers = engine_headers(exchange, "application/json", "text/event-stream" if stream else "application/json")
 
     def build(candidate: Candidate) -> UpstreamRequest:
         return UpstreamRequest("POST", candidate.service.endpoint + path, headers, shaping.content(candidate))
 
-    return Plan(candidates, build, stream=stream, done_marker=stream, adapt=shaping.adapt, rewrite=shaping.rewrite)
+    return Plan(
+        candidates,
+        build,
+        stream=stream,
+        done_marker=stream,
+        grace_s=grace_s,
+        adapt=shaping.adapt,
+        rewrite=shaping.rewrite,
+    )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from geniehive.errors import (
+    ConfigError,
     Conflict,
     ControlPlaneUnreachable,
     GenieHiveError,
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     import grpc.aio
 
 T = TypeVar("T")
+
+_SILENCE = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})  # gRPC's own words for a server that does not answer
 
 _TIMEOUT_S = 10.0
 _KEY_FIX = (
@@ -50,10 +53,16 @@ class Target:
 
 def target(config: Path | None, control: str, api_key: str) -> Target:
     """Where to ask, from options and config. Raises ConfigError."""
+    from geniehive.config_check import parse_address
     from geniehive.config_load import load_config
 
     loaded = load_config(config, os.environ).config
     addresses = tuple(part.strip() for part in control.split(",") if part.strip()) or loaded.control_plane.targets
+    for address in addresses:
+        try:
+            parse_address(address)
+        except ValueError as error:
+            raise ConfigError(f"--control: {error}") from None
     return Target(
         addresses=addresses,
         node_key=loaded.control_plane.node_api_key or next(iter(loaded.auth.node_api_keys), ""),
@@ -76,10 +85,15 @@ class ClusterClient:
         """One call. Raises GenieHiveError."""
         import grpc
 
+        from geniehive.dial import answer_of
+
         try:
             return await getattr(self._stub, method)(request, metadata=self._metadata, timeout=_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
-            raise translate(error.code().name, error.details() or "", self._where) from None
+            code, answer = error.code().name, answer_of(error)
+            if answer is not None and code in _SILENCE:  # one that refuses is not one that is away
+                raise answer from None
+            raise translate(code, error.details() or "", self._where) from None
 
 
 def translate(code: str, details: str, where: Target) -> GenieHiveError:
@@ -111,7 +125,6 @@ def ask(where: Target, talk: Callable[[ClusterClient], Awaitable[T]]) -> T:
     """Run a conversation with the control plane. Raises GenieHiveError; KeyboardInterrupt on Ctrl-C."""
     import asyncio
 
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its warnings are not for people
     return asyncio.run(_conversation(where, talk))
 
 

@@ -1,7 +1,7 @@
 """What the exit codes mean, and how an error becomes one line and a code.
 
 0 done · 1 it failed · 2 wrong usage or configuration · 3 the control plane or the gateway cannot be reached ·
-4 the key was refused · 5 there is no such thing · 130 interrupted
+4 the key was refused · 5 there is no such thing · 6 another node agent speaks for this host · 130 interrupted
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import NoReturn
 from geniehive.errors import (
     ConfigError,
     ControlPlaneUnreachable,
+    Fenced,
     GatewayUnreachable,
     GenieHiveError,
     NotFound,
@@ -24,6 +25,7 @@ USAGE = 2
 UNREACHABLE = 3
 REFUSED = 4
 NOT_FOUND = 5
+FENCED = 6
 INTERRUPTED = 130
 
 _CODES: tuple[tuple[type[GenieHiveError], int], ...] = (
@@ -33,6 +35,7 @@ _CODES: tuple[tuple[type[GenieHiveError], int], ...] = (
     (Unauthenticated, REFUSED),
     (PermissionDenied, REFUSED),
     (NotFound, NOT_FOUND),
+    (Fenced, FENCED),
 )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import typer
 
 from geniehive.cli import bench, config_commands, daemons, exits, listings, orders, requests, route, up, version
 from geniehive.errors import GenieHiveError
 
-EPILOG = "Exit codes: 0 done, 1 failed, 2 usage or config, 3 daemon unreachable, 4 key refused, 5 not found."
+EPILOG = "Exit codes: 0 done, 1 failed, 2 usage or config, 3 daemon unreachable, 4 key refused, 5 not found, 6 fenced."
 
 app = typer.Typer(
     name="geniehive",
@@ -32,6 +34,8 @@ version.register(app)
 
 def main() -> None:
     """The console script."""
+    # gRPC's own lines ("skipping fork() handlers", "Got goaway") are not for people; what they mean we say ourselves.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         app()
     except GenieHiveError as error:

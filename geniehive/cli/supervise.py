@@ -56,6 +56,9 @@ class Child:
                 return
             if not self.ready.is_set():
                 raise self._why(code)
+            if code == exits.FENCED:  # the two would take the host from each other for ever
+                self._say(f"{self._why(code).message}; not started again")
+                return
             failures += 1
             pause = full_jitter(failures, _BACKOFF_BASE_S, _BACKOFF_CAP_S, random.random())
             self._say(f"{self.spec.name} ended ({_ending(code)}); starting it again")

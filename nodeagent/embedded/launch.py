@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import socket
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from nodeagent.embedded.options import EngineOptions, engine_argv
-from nodeagent.process import Launched, ManagedProcess, ProcessSpec, ProcessStatus, Ready
+from nodeagent.process import Launched, Ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,30 +28,6 @@ class ReadyLine(msgspec.Struct, frozen=True, kw_only=True):
     context: int
     parallel: int
     startup_s: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EmbeddedEngine:
-    """A managed embedded engine, and where it will listen (through restarts too)."""
-
-    process: ManagedProcess
-    url: str
-
-
-def embedded_engine(
-    options: EngineOptions,
-    *,
-    on_ready: Callable[[ReadyLine], None] | None = None,
-    on_change: Callable[[ProcessStatus], None] | None = None,
-) -> EmbeddedEngine:
-    """Make the managed process for these options; nothing is started yet. `on_ready` is called at every start.
-
-    Port 0 is made a free one here, so that a restart keeps it. Raises OSError if `options.host` is not ours.
-    """
-    settled = replace(options, port=options.port or free_port(options.host), parent_pid=os.getpid())
-    spec = ProcessSpec(name="embedded llama.cpp", argv=engine_argv(settled))
-    process = ManagedProcess(spec, reads_ready_line(on_ready), on_change=on_change)
-    return EmbeddedEngine(process=process, url=f"http://{settled.host}:{settled.port}")
 
 
 def reads_ready_line(on_ready: Callable[[ReadyLine], None] | None = None) -> Ready:

@@ -67,6 +67,24 @@ def test_what_is_stored_has_no_lease_no_epoch_and_no_measurements() -> None:
     assert effect.changes == (ev.Put(Host(host_id="atlas")), ev.Put(Service(service_id="chat", host_id="atlas")))
 
 
+def test_measurements_without_a_successor_count_as_unknown_after_a_while() -> None:
+    cluster = ClusterState(LeaseTerms(ttl_s=90, measured_s=30), 4, ev.Registry(), at(0))
+    settle(cluster, hello("atlas", Service(service_id="chat", host_id="atlas")), at(0))
+    state = ServiceState(service_id="chat", health=Health(status=HealthStatus.HEALTHY), observed=Observed(running=3))
+    beat = ev.HeartbeatReceived(
+        session_id="s-atlas-1", host_id="atlas", boot_epoch=1, sequence=1,
+        host=HostObserved(ram_available_bytes=7), services=(state,),
+    )  # fmt: skip
+    cluster.apply(beat, at(1))
+    seen = []
+    for second in (30, 31):
+        cluster.apply(ev.Tick(), at(second))
+        cluster.apply(ev.ObservedDue(), at(second))
+        seen.append((cluster.snapshot.services["chat"].observed, cluster.snapshot.hosts["atlas"].observed))
+    assert seen == [(Observed(running=3), HostObserved(ram_available_bytes=7)), (Observed(), HostObserved())]
+    assert cluster.snapshot.services["chat"].health.status is HealthStatus.HEALTHY
+
+
 def test_the_age_of_a_heartbeat_is_unknown_until_one_came() -> None:
     cluster = state(ev.Registry(hosts=[Host(host_id="atlas", lease=LeaseState.OFFLINE)]))
     host = cluster.host_view("atlas", at(1))

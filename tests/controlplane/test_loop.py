@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -196,6 +197,19 @@ async def test_silence_makes_a_host_stale_and_a_jump_of_the_wall_clock_does_not(
         assert loop.snapshot.hosts["atlas"].lease is LeaseState.UP
         clock.advance(1)
         await until(lambda: loop.snapshot.hosts["atlas"].lease is LeaseState.STALE)
+
+
+async def test_a_process_that_stood_still_longer_than_a_lease_blames_nobody(monkeypatch) -> None:
+    monkeypatch.setattr(loop_module, "PAUSE_S", 0.1)
+    async with running_loop(terms=LeaseTerms(ttl_s=0.5, grace_s=60)) as loop:
+        with loop.events() as news:
+            await welcomed(loop)
+            time.sleep(0.8)  # as a SIGSTOP does: nothing of this process runs
+            async for event in news:
+                if event.kind.startswith(("leases.", "host.stale")):
+                    assert event.kind == "leases.credited"
+                    break
+            assert loop.snapshot.hosts["atlas"].lease is LeaseState.UP
 
 
 async def test_a_restart_keeps_hosts_services_and_orders_and_empties_no_route() -> None:

@@ -69,7 +69,8 @@ async def gateway(*services, roles=(), keys=(), admins=(), snapshotted=True, str
         cluster = ClusterViews(view, in_flight, channel, "")
         requests = RequestViews(Receipts(config.gateway.receipts), Siblings())
         front = build_app(config, view, in_flight, relay, cluster, requests, spawner(tasks))
-        server = Server(front, header_timeout_s=config.gateway.header_timeout_s)
+        limits = config.gateway
+        server = Server(front, header_timeout_s=limits.header_timeout_s, max_connections=limits.max_connections)
         listener = await loop.create_server(server, "127.0.0.1", 0)
         port = listener.sockets[0].getsockname()[1]
         try:

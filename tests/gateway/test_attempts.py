@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import time
+from types import SimpleNamespace
 
 import httpx
 import openai
 import pytest
 
+from gateway.app import spawner
+from gateway.relay import Comments
 from tests.gateway.harness import gateway, until
 from tests.gateway.misbehaving import (
     CLOSE,
@@ -61,8 +65,20 @@ FAILS_FIRST = {
     "body shorter than announced": (b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{}", CLOSE),
     "not http": (b"SSH-2.0-OpenSSH_9.6\r\n", CLOSE),
     "header flood": (b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 5000 + b"\r\n{}", CLOSE),
+    "not JSON": (answer(200, b"this is not JSON"), KEEP),
+    "null": (answer(200, b"null"), KEEP),
+    "a list": (answer(200, b"[]"), KEEP),
+    "half of an object": (answer(200, b'{"a":'), KEEP),
+    "an error with 200": (answer(200, BOOM), KEEP),
+    "a stream that was not asked for": (*stream("hello"), KEEP),
+    "12 MB of something else": (answer(200, b"x" * (12 * 2**20)), KEEP),
 }
 STREAM_FAILS_FIRST = {
+    "a whole answer": (completion("boom"), KEEP),
+    "an error with 200 instead": (answer(200, BOOM), KEEP),
+    "not JSON": (answer(200, b"boom"), KEEP),
+    "200, then only [DONE]": (STREAM_HEAD, chunk(DONE), LAST_CHUNK, KEEP),
+    "200, then a role and [DONE]": (STREAM_HEAD, chunk(delta("", role="assistant") + DONE), LAST_CHUNK, KEEP),
     "200, then closed": (STREAM_HEAD, CLOSE),
     "200, then a clean end": (STREAM_HEAD, LAST_CHUNK, KEEP),
     "200, then a role and the end": (STREAM_HEAD, chunk(delta("", role="assistant")), LAST_CHUNK, KEEP),
@@ -120,6 +136,7 @@ ALONE = {
     "404 is passed on": ((answer(404, BOOM), KEEP), 404, 1),
     "422 is passed on": ((answer(422, {"detail": "bad"}), KEEP), 422, 1),
     "429 is passed on": ((answer(429, {"error": "slow down"}, retry_after="7"), KEEP), 429, 1),
+    "200 with an error of the request": ((answer(200, {"error": {"message": "long", "code": 400}}), KEEP), 400, 1),
     "only an error event": ((STREAM_HEAD, chunk(event(BOOM)), LAST_CHUNK, KEEP), 502, 2),
 }
 
@@ -137,6 +154,11 @@ async def test_with_nobody_else_the_client_gets_an_error_in_openais_shape(script
         assert gw.in_flight.counts == {}
 
 
+async def test_an_error_that_is_null_is_none():
+    async with upstream((answer(200, {"error": None, "id": "x"}), KEEP)) as up, gateway(up.url) as gw:
+        assert (await ask(gw)).json() == {"error": None, "id": "x"}
+
+
 async def test_the_engines_words_reach_the_client():
     async with upstream((answer(400, {"error": {"message": "context too long"}}), KEEP)) as bad, gateway(bad.url) as gw:
         assert (await ask(gw)).json()["error"]["message"] == "context too long"
@@ -144,6 +166,25 @@ async def test_the_engines_words_reach_the_client():
         found = await ask(gw)
         assert found.json()["error"]["message"] == "slow down"
         assert found.headers["retry-after"] == "7"
+
+
+BUSY = {
+    "no time named": ({}, 0.15),
+    "a short time named": ({"retry_after": "1"}, 1.0),
+}
+
+
+@pytest.mark.parametrize(("headers", "seconds"), BUSY.values(), ids=BUSY)
+async def test_a_busy_engine_without_another_is_asked_once_more_after_a_while(headers, seconds):
+    busy = (answer(429, {"error": "slow down"}, **headers), KEEP)
+    async with upstream(busy, (completion("good"), KEEP)) as up, gateway(up.url) as gw:
+        found = await ask(gw)
+        assert found.json()["choices"][0]["message"]["content"] == "good"
+        assert found.elapsed.total_seconds() >= seconds
+        assert float(found.headers["x-geniehive-overhead-ms"]) < seconds * 1000
+    async with upstream(busy) as one, upstream(busy) as two, gateway(one.url, two.url) as gw:
+        assert (await ask(gw)).status_code == 429
+        assert sorted([len(one.seen), len(two.seen)]) == [1, 2]
 
 
 async def test_a_4xx_is_asked_of_one_candidate_only():
@@ -224,6 +265,23 @@ async def test_a_complete_stream_ends_with_done_exactly_once(script):
         assert b"more" not in found.content
 
 
+USAGE = event({"id": "c1", "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}})
+FINISHED = (*BEGUN, chunk(delta(finish="stop")))
+
+
+async def test_a_finished_stream_without_done_is_finished_at_once():
+    async with upstream((*FINISHED, HANG)) as up, gateway(up.url) as gw:
+        found = await ask(gw, streamed=True)
+        assert found.content.endswith(DONE)
+        assert found.elapsed.total_seconds() < 1.5
+
+
+async def test_usage_that_was_asked_for_is_waited_for():
+    async with upstream((*FINISHED, 0.6, chunk(USAGE), HANG)) as up, gateway(up.url) as gw:
+        found = await ask(gw, streamed=True, stream_options={"include_usage": True})
+        assert found.content.endswith(USAGE + DONE)
+
+
 async def test_crlf_comments_and_multi_line_data_pass_untouched():
     text = delta("hel").decode().rstrip("\n")
     odd = (text + "\r\n\r\n: note\r\nid: 4\r\n" + text.replace(',"model"', ',\ndata: "model"') + "\r\n\r\n").encode()
@@ -244,6 +302,16 @@ async def test_a_waiting_stream_gets_comments_and_then_its_events():
         assert found.content.startswith(b": keepalive\n\n")
         assert found.content.endswith(DONE)
         assert "x-geniehive-service" not in found.headers
+
+
+@pytest.mark.filterwarnings("error")
+async def test_comments_that_are_stopped_before_they_began_leave_nothing_behind():
+    async with asyncio.TaskGroup() as tasks:
+        exchange = SimpleNamespace(loop=asyncio.get_running_loop())
+        comments = Comments(exchange, 60, spawner(tasks))
+        comments._start()
+        await comments.stop()
+    gc.collect()
 
 
 async def test_a_failure_after_comments_is_an_error_event():
@@ -292,6 +360,68 @@ async def test_a_client_that_does_not_read_stops_the_upstream_and_is_closed():
             await up.gone.wait()
         await until(lambda: gw.in_flight.counts == {})
         writer.close()
+
+
+LARGE = b'{"data":"' + b"x" * (12 * 2**20)
+BREAKS = {"closed": CLOSE, "reset": RESET, "hang": HANG}
+
+
+async def test_a_large_answer_beyond_the_cap_is_broken_off():
+    script = (b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n" + LARGE, *[b"x" * 2**20] * 8, HANG)
+    async with upstream(script) as bad, gateway(bad.url, max_answer_bytes=16 * 2**20) as gw:
+        with pytest.raises(httpx.RemoteProtocolError):
+            await ask(gw)
+        await asyncio.wait_for(bad.gone.wait(), 5)
+
+
+async def test_an_answer_beyond_the_cap_is_a_failed_attempt():
+    async with upstream((answer(200, {"x": "x" * 2000}), KEEP)) as bad, gateway(bad.url, max_answer_bytes=1000) as gw:
+        found = await ask(gw)
+        assert found.status_code == 502
+        assert "max_answer_bytes" in found.json()["error"]["message"]
+
+
+ENDLESS = (STREAM_HEAD, *[chunk(delta("x" * 100)), 0.02] * 500, HANG)
+CAPS = {
+    "bytes": ({"max_answer_bytes": 2000}, b"max_answer_bytes"),
+    "time": ({"request_timeout_s": 0.3}, b"within 0.3 s"),
+}
+
+
+@pytest.mark.parametrize(("limits", "said"), CAPS.values(), ids=CAPS)
+async def test_an_endless_stream_ends_in_an_error_event(limits, said):
+    async with upstream(ENDLESS) as bad, gateway(bad.url, **limits) as gw:
+        found = await ask(gw, streamed=True)
+        assert found.content.startswith(delta("x" * 100))
+        last = found.content.split(b"\n\n")[-2]
+        assert last.startswith(b'data: {"error":')
+        assert said in last
+        assert found.elapsed.total_seconds() < 3
+        await until(lambda: gw.front.open_requests == 0)
+
+
+async def test_a_request_that_takes_too_long_before_its_first_byte_is_504():
+    async with upstream((HANG,)) as bad, gateway(bad.url, request_timeout_s=0.2) as gw:
+        assert (await ask(gw)).status_code == 504
+
+
+@pytest.mark.parametrize("end", BREAKS.values(), ids=BREAKS)
+async def test_a_large_answer_that_breaks_is_never_made_whole(end):
+    script = (b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 30000000\r\n\r\n" + LARGE, end)
+    async with upstream(script) as bad, gateway(bad.url, **QUICK) as gw, httpx.AsyncClient(timeout=10) as http:
+        got = bytearray()
+
+        async def read():
+            async with http.stream("POST", gw.url + CHAT, json=ASK) as found:
+                assert found.status_code == 200
+                async for piece in found.aiter_bytes():
+                    got.extend(piece)
+
+        with pytest.raises(httpx.RemoteProtocolError):
+            await read()
+        assert LARGE.startswith(got)
+        await until(lambda: gw.front.open_requests == 0)
+        assert gw.in_flight.counts == {}
 
 
 async def test_nothing_is_left_behind_after_many_failures():

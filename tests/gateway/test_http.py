@@ -10,7 +10,7 @@ import time
 import httpx
 import pytest
 
-from tests.gateway.harness import gateway, raw
+from tests.gateway.harness import gateway, raw, until
 from tests.gateway.misbehaving import KEEP, completion, stream, upstream
 
 ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -61,6 +61,57 @@ async def test_a_bad_body_is_400(body):
         assert found.headers["x-request-id"]
         assert up.seen == []
         assert (await http.post(gw.url + CHAT, json=ASK)).status_code == 200
+
+
+async def test_a_connection_over_the_cap_is_503_and_those_within_it_go_on():
+    ask = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
+    async with gateway("http://127.0.0.1:1", max_connections=2) as gw:
+        kept = [await asyncio.open_connection("127.0.0.1", gw.port) for _ in range(2)]
+        await until(lambda: len(gw.server.connections) == 2)
+        for sent in (ask, b"x" * 100_000):
+            head, _, body = (await raw(gw.port, sent)).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 503 ")
+            assert b"\r\nretry-after: 1\r\n" in head
+            assert b"\r\nconnection: close" in head
+            assert set(json.loads(body)["error"]) == SHAPE
+        for reader, writer in kept:
+            writer.write(ask)
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        kept[0][1].close()
+        await until(lambda: len(gw.server.connections) == 1)
+        assert (await raw(gw.port, ask, until_close=False)).startswith(b"HTTP/1.1 200 ")
+        kept[1][1].close()
+
+
+async def test_nonsense_in_what_only_the_engine_reads_goes_on():
+    async with upstream((*stream("hi"), KEEP)) as up, gateway(up.url) as gw, httpx.AsyncClient() as http:
+        odd = {**ASK, "stream": True, "n": [1], "stream_options": "x"}
+        assert (await http.post(gw.url + CHAT, json=odd)).status_code == 200
+        assert up.seen[0].json == odd
+
+
+async def test_http_0_9_is_refused_in_http_1_1():
+    async with gateway("http://127.0.0.1:1") as gw:
+        for line in (b"GET /healthz HTTP/0.9", b"GET / HTTP/0.9"):
+            assert (await raw(gw.port, line + b"\r\nhost: x\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
+
+
+async def test_a_request_before_there_is_a_picture_is_told_what_readyz_tells():
+    async with gateway("http://127.0.0.1:1", snapshotted=False) as gw, httpx.AsyncClient() as http:
+        asked, ready = await http.post(gw.url + CHAT, json=ASK), await http.get(gw.url + "/readyz")
+        assert asked.status_code == ready.status_code == 503
+        assert asked.json() == ready.json()
+        assert asked.headers["retry-after"] == ready.headers["retry-after"]
+
+
+async def test_a_lone_surrogate_is_called_what_it_is():
+    async with gateway("http://127.0.0.1:1") as gw, httpx.AsyncClient() as http:
+        for body, said in (
+            (BAD_BODIES["a lone surrogate"], "surrogate"),
+            (b'{"model":"m","x":"\\ud83d\\ude00', "truncated"),
+        ):
+            found = await http.post(gw.url + CHAT, content=body, headers=JSON)
+            assert said in found.json()["error"]["message"]
 
 
 async def test_depth_64_is_taken():

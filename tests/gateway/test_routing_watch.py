@@ -9,7 +9,7 @@ from gateway.inflight import InFlight
 from gateway.routing_watch import RoutingWatch
 from gateway.view import RoutingView
 from geniehive import codec
-from geniehive.resources import Observed, Snapshot, SnapshotDelta
+from geniehive.resources import HostObserved, Observed, Snapshot, SnapshotDelta
 from geniehive.v1 import routing_service_pb2 as pb
 from geniehive.v1 import routing_service_pb2_grpc as rpc
 from tests.geniehive.routing.fleet import host, service
@@ -54,13 +54,13 @@ async def until(condition, seconds=10.0):
 
 
 @contextlib.asynccontextmanager
-async def watching():
+async def watching(**options):
     plane, server = ControlPlane(), grpc.aio.server()
     rpc.add_RoutingServiceServicer_to_server(plane, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     view, in_flight = RoutingView(), InFlight(asyncio.get_running_loop().time)
-    watch = RoutingWatch([f"127.0.0.1:{port}"], "node-key", "g1", view, in_flight, dice=lambda: 0.1)
+    watch = RoutingWatch([f"127.0.0.1:{port}"], "node-key", "g1", view, in_flight, dice=lambda: 0.1, **options)
     task = asyncio.ensure_future(watch.run())
     try:
         yield plane, view, in_flight
@@ -68,6 +68,21 @@ async def watching():
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await server.stop(None)
+
+
+async def test_measurements_that_nobody_renews_count_as_unknown_after_a_while():
+    async with watching(stale_after_s=0.3) as (plane, view, _):
+        plane.updates.put_nowait(snapshot(1, a=service("a")))
+        measured = pb.ServiceObserved(service_id="a", observed=codec.observed_to_pb(Observed(running=3)))
+        plane.updates.put_nowait(pb.RoutingUpdate(epoch=1, revision=1, observed=pb.ObservedBatch(services=[measured])))
+        await until(lambda: view.table and view.table.observed["a"].running == 3)
+        await asyncio.sleep(0.4)
+        assert view.table.observed["a"].running == 3, "a control plane that is there tells what moved"
+        plane.updates.put_nowait(None)
+        await until(lambda: view.stale and view.table.observed["a"] == Observed())
+        assert list(shape(view).services) == ["a"]
+        plane.updates.put_nowait(snapshot(1, a=service("a")))
+        await until(lambda: view.connected)
 
 
 def shape(view):
@@ -91,10 +106,15 @@ async def test_measurements_survive_a_change_of_shape():
     async with watching() as (plane, view, _):
         plane.updates.put_nowait(snapshot(1, a=service("a")))
         measured = pb.ServiceObserved(service_id="a", observed=codec.observed_to_pb(Observed(running=3)))
-        plane.updates.put_nowait(pb.RoutingUpdate(epoch=1, revision=1, observed=pb.ObservedBatch(services=[measured])))
-        plane.updates.put_nowait(delta(1, 2, services=(service("b"),)))
-        await until(lambda: shape(view).revision == 2)
+        full = HostObserved(cpu_utilization=0.5)
+        hosts = [pb.HostMeasured(host_id="h1", observed=codec.host_observed_to_pb(full))]
+        batch = pb.ObservedBatch(services=[measured], hosts=hosts)
+        plane.updates.put_nowait(pb.RoutingUpdate(epoch=1, revision=1, observed=batch))
+        for revision, name in ((2, "b"), (3, "c")):
+            plane.updates.put_nowait(delta(revision - 1, revision, services=(service(name),)))
+        await until(lambda: shape(view).revision == 3)
         assert view.table.observed["a"] == Observed(running=3)
+        assert view.table.snapshot.hosts["h1"].observed == full
 
 
 async def test_the_view_stays_and_is_stale_when_the_stream_ends_and_heals_by_itself():

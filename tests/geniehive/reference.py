@@ -27,6 +27,7 @@ WHAT_TO_DO = {
     "MethodNotAllowed": "use a method of the `Allow` header",
     "RequestTimeout": "send the body without long pauses",
     "Conflict": "wait for the state that the message names, or change it",
+    "Fenced": "give each machine its own `node.host_id`",
     "PayloadTooLarge": "send less, or raise `gateway.max_body_bytes` or `gateway.max_upload_bytes`",
     "UnsupportedMediaType": "send `application/json`, or `multipart/form-data` where the route takes files",
     "HeadersTooLarge": "send smaller or fewer headers",

@@ -135,3 +135,36 @@ def test_beyond_loopback_without_keys_is_refused_unless_insisted(config, side, m
 
 def test_loopback_needs_no_keys():
     check_exposure(Config(), insecure=False)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("/tmp/x", "sqlite+aiosqlite:///state"),
+        ("sqlite:///x.db", "write sqlite+aiosqlite://"),
+        ("postgres://u:secret@h/g", "write postgresql+asyncpg://"),
+        ("mysql://u:secret@h/g", "sqlite+aiosqlite:///state"),
+        ("postgresql+asyncpg://", "postgresql+asyncpg://"),
+    ],
+)
+def test_a_storage_url_that_the_store_cannot_open_is_refused_without_its_password(tmp_path, url, words):
+    with pytest.raises(ConfigError) as raised:
+        config_of(tmp_path, f"storage: {{url: '{url}'}}")
+    assert "storage.url" in raised.value.message
+    assert words in raised.value.message
+    assert "secret" not in raised.value.message
+
+
+@pytest.mark.parametrize("url", ["sqlite+aiosqlite:///x.db", "sqlite+aiosqlite://", "postgresql+asyncpg://u@h/g"])
+def test_a_storage_url_that_is_good_is_kept(tmp_path, url):
+    assert config_of(tmp_path, f"storage: {{url: '{url}'}}").storage.url == url
+
+
+def test_no_machine_runs_a_thousand_workers(tmp_path):
+    with pytest.raises(ConfigError, match="from 1 to 256, got 1000"):
+        config_of(tmp_path, "gateway: {workers: 1000}")
+
+
+def test_a_number_that_yaml_takes_for_a_word_comes_with_how_to_write_it(tmp_path):
+    with pytest.raises(ConfigError, match=r"write 1\.0e\+300"):
+        config_of(tmp_path, "control: {lease_ttl_s: 1e300}")

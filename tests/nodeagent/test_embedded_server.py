@@ -16,10 +16,10 @@ import openai
 import psutil
 import pytest
 
-from nodeagent.embedded.launch import ReadyLine, embedded_engine
+from nodeagent.embedded.launch import ReadyLine, free_port, reads_ready_line
 from nodeagent.embedded.options import EngineOptions, engine_argv
 from nodeagent.embedded.tiny_model import ALIAS, ensure_tiny_model
-from nodeagent.process import EngineFailedError, State
+from nodeagent.process import EngineFailedError, ManagedProcess, ProcessSpec, State
 from tests.engine_fixture import LlamaServer, llama_server, running_engine
 
 __all__ = ["llama_server"]
@@ -260,28 +260,33 @@ def test_a_missing_extra_names_the_install(tmp_path):
     assert "pip install 'geniehive[engine]'" in failure(EngineOptions(cache_dir=tmp_path), env)
 
 
+def managed(options, on_ready=None):
+    return ManagedProcess(ProcessSpec(name="engine", argv=engine_argv(options)), reads_ready_line(on_ready))
+
+
 async def test_managed_it_tells_its_url_and_comes_back_on_it_after_kill_9(tmp_path):
     seen: list[ReadyLine] = []
-    engine = embedded_engine(EngineOptions(cache_dir=tmp_path), on_ready=seen.append)
+    port = free_port("127.0.0.1")
+    engine = managed(EngineOptions(cache_dir=tmp_path, port=port, parent_pid=os.getpid()), seen.append)
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
-        life = group.create_task(engine.process.run())
-        await engine.process.wait_running()
+        life = group.create_task(engine.run())
+        await engine.wait_running()
         os.kill(seen[0].pid, signal.SIGKILL)
-        await engine.process.wait_for(lambda status: status.state is State.BACKING_OFF)
-        assert "SIGKILL" in engine.process.status.reason
-        await engine.process.wait_for(lambda status: status.state is State.RUNNING)
-        async with httpx.AsyncClient(base_url=engine.url, trust_env=False) as client:
+        await engine.wait_for(lambda status: status.state is State.BACKING_OFF)
+        assert "SIGKILL" in engine.status.reason
+        await engine.wait_for(lambda status: status.state is State.RUNNING)
+        async with httpx.AsyncClient(base_url=seen[-1].url, trust_env=False) as client:
             assert (await client.get("/health")).status_code == 200
         life.cancel()
-    assert [line.url for line in seen] == [engine.url, engine.url]
-    assert engine.process.status.restarts == 1
+    assert [line.port for line in seen] == [port, port]
+    assert engine.status.restarts == 1
     assert not psutil.pid_exists(seen[1].pid)
 
 
 async def test_managed_it_fails_with_its_own_clear_line(tmp_path):
-    engine = embedded_engine(EngineOptions(model=tmp_path / "no.gguf"))
+    engine = managed(EngineOptions(model=tmp_path / "no.gguf", parent_pid=os.getpid()))
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
-        life = group.create_task(engine.process.run())
+        life = group.create_task(engine.run())
         with pytest.raises(EngineFailedError, match="exited with status 1: error: there is no model file"):
-            await engine.process.wait_running()
+            await engine.wait_running()
         life.cancel()

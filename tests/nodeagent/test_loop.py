@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from geniehive.clock import SystemClock
-from geniehive.errors import Conflict
+from geniehive.errors import Fenced
 from geniehive.resources import Command, CommandKind, Host, Service
 from nodeagent import events as ev
 from nodeagent.agent import Agent, SessionState
@@ -65,7 +65,7 @@ async def test_a_fenced_agent_ends_with_words_that_name_the_fix(running):
     loop, _, _, task = running
     for event in (ev.Connected(), WELCOME, ev.Rejected(RejectReason.FENCED, "give it another node.host_id")):
         loop.post(event)
-    with pytest.raises(Conflict, match=r"another agent speaks for host 'atlas'.*node\.host_id"):
+    with pytest.raises(Fenced, match=r"another agent speaks for host 'atlas'.*node\.host_id"):
         await task
 
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from nodeagent import process as lifecycle
-from nodeagent.child import TAIL_BYTES, Child
+from nodeagent.child import Child
 from nodeagent.parentage import guarded
 from nodeagent.process import Backoff, EngineFailedError, Launched, ManagedProcess, ProcessSpec, State
 
@@ -105,20 +105,20 @@ async def test_a_crash_is_told_with_the_last_line_and_it_starts_again(tmp_path):
     engine, states = make(code)
     async with Life(engine):
         status = await engine.wait_for(lambda status: status.state is State.BACKING_OFF)
-        assert status.reason == "exited with status 3: out of memory"
-        assert engine.stderr_tail == "warming\nout of memory\n"
+        assert (status.reason, status.said) == ("exited with status 3", "out of memory")
         status = await engine.wait_for(lambda status: status.state is State.RUNNING)
         assert status.restarts == 1
     assert states[-5:] == [State.BACKING_OFF, State.STARTING, State.RUNNING, State.STOPPING, State.EXITED]
 
 
-async def test_kill_9_of_the_engine_is_named():
-    engine, _ = make(READY + SLEEP, jitter=lambda _: 60.0)
+async def test_kill_9_of_the_engine_is_named_and_an_old_line_is_not_taken_for_its_last_words():
+    talk = "import sys; sys.stderr.write('srv  update_slots: /home/me/model.gguf\\n'); sys.stderr.flush();"
+    engine, _ = make(talk + READY + SLEEP, jitter=lambda _: 60.0)
     async with Life(engine):
         await engine.wait_running()
         os.kill(engine.status.pid, signal.SIGKILL)
         status = await engine.wait_for(lambda status: status.state is State.BACKING_OFF)
-        assert (status.reason, status.pid) == ("was killed by SIGKILL", None)
+        assert (status.reason, status.said, status.pid) == ("was killed by SIGKILL", "", None)
     assert engine.status.state is State.EXITED
 
 
@@ -156,7 +156,7 @@ async def test_a_steady_run_ends_the_row_of_failures():
 async def test_one_that_is_never_ready_is_ended_and_told():
     engine, _ = make("import sys; sys.stderr.write('loading\\n'); sys.stderr.flush();" + SLEEP, ready_timeout_s=0.5)
     async with Life(engine):
-        with pytest.raises(EngineFailedError, match=r"was not ready within 0.5 s; it last said: loading"):
+        with pytest.raises(EngineFailedError, match=r"was not ready within 0.5 s: loading"):
             await engine.wait_running()
 
 
@@ -179,7 +179,7 @@ async def test_a_command_that_does_not_exist_is_told():
     engine = ManagedProcess(spec, said_ready)
     async with asyncio.timeout(DEADLINE_S):
         await engine.run()
-    assert "cannot start /nowhere/vllm (No such file or directory)" in engine.status.reason
+    assert "cannot start /nowhere/vllm (No such file or directory)" in engine.status.said
 
 
 async def test_one_that_ignores_sigterm_is_killed_with_its_children(tmp_path):
@@ -227,8 +227,8 @@ async def test_much_output_neither_blocks_it_nor_fills_our_memory():
     engine, _ = make(code, ready=lambda _: asyncio.sleep(60), give_up_after=1)
     async with asyncio.timeout(DEADLINE_S):
         await engine.run()
-    assert engine.status.reason.endswith("the end")
-    assert len(engine.stderr_tail) <= TAIL_BYTES
+    assert engine.status.said.endswith("the end")
+    assert len(engine.status.said) <= 300
 
 
 async def test_a_first_line_that_never_ends_is_no_line():
@@ -243,7 +243,7 @@ async def test_the_environment_is_the_one_given():
     engine, _ = make("import os, sys; sys.exit(os.environ['WHO'])", env={"WHO": "me"}, give_up_after=1)
     async with asyncio.timeout(DEADLINE_S):
         await engine.run()
-    assert engine.status.reason == "exited with status 1: me"
+    assert (engine.status.reason, engine.status.said) == ("exited with status 1", "me")
 
 
 def test_every_move_that_is_not_in_the_table_is_refused():

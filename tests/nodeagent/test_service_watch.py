@@ -65,7 +65,7 @@ async def test_auto_finds_out_what_answers_and_finds_out_anew_after_it_was_gone(
 
 
 async def test_one_late_look_does_not_make_a_busy_engine_unhealthy_two_do(monkeypatch):
-    monkeypatch.setattr(service_watch, "LOOK_BUDGET_S", 0.2)
+    monkeypatch.setattr(service_watch, "KNOWN_BUDGET_S", 0.2)
     busy = asyncio.Event()
 
     async def models(_):
@@ -80,6 +80,21 @@ async def test_one_late_look_does_not_make_a_busy_engine_unhealthy_two_do(monkey
         late = next(number for number, one in enumerate(seen) if one.health.status is HealthStatus.UNHEALTHY)
         assert seen[late - 1] is seen[late - 2]
         assert "no answer within" in seen[late].health.reason
+
+
+async def test_an_engine_that_hangs_is_unhealthy_within_seconds_and_a_busy_one_is_not():
+    patience = 1.0
+
+    async def models(_):
+        await asyncio.sleep(patience)
+        return web.json_response(OPENAI["/v1/models"])
+
+    async with http_server({"/v1/models": models}) as endpoint, watching(endpoint, interval_s=0.1) as (_, seen):
+        await eventually(lambda: is_(HealthStatus.HEALTHY)(seen))
+        await eventually(lambda: len(seen) >= 3)
+        assert is_(HealthStatus.HEALTHY)(seen)
+        patience = 60.0  # as after a SIGSTOP: connections are taken, nothing is answered
+        await eventually(lambda: is_(HealthStatus.UNHEALTHY)(seen), 6.0)
 
 
 async def test_looks_do_not_overlap_and_a_look_now_is_a_new_one():

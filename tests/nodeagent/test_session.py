@@ -90,6 +90,17 @@ async def test_a_control_plane_that_comes_back_is_greeted_within_seconds():
             await eventually(lambda: loop.view.state is not SessionState.WELCOMED)
 
 
+def test_several_tries_to_reconnect_fit_into_a_short_lease():
+    dialling = Dialling(addresses=("a:1",), node_key="", host_id="atlas", boot_epoch=7, prepare=asyncio.Event().wait)
+    session = Session(dialling, lambda event: asyncio.sleep(0))
+    caps = []
+    for ttl_ms in (3000, 60_000):
+        session._welcomed_at = 0.0
+        session._note_welcome("a:1", pb.Welcome(lease_ttl_ms=ttl_ms))
+        caps.append(session._backoff_cap_s)
+    assert caps == [0.75, 2.0]
+
+
 async def test_one_that_does_not_serve_is_left_for_the_next_address():
     away = ScriptedControlPlane(lambda _: [reject(pb.REJECT_REASON_NOT_SERVING, "standby")])
     leader = ScriptedControlPlane(well_behaved)

@@ -8,6 +8,7 @@ Orders, with times in seconds and `key=value` for what differs from the usual:
     hello SESSION HOST EPOCH [services=..] [open=..]        heartbeat SESSION HOST EPOCH [health=..] [running=..]
     inventory SESSION HOST EPOCH [services=..]              result SESSION HOST EPOCH COMMAND STATE
     close SESSION            advance SECONDS [beat=S:HOST,..]   jump SECONDS (the wall clock alone)
+    pause SECONDS (the control plane itself stands still)
     order HOST COMMAND [kind=load] [service=..]             forget HOST        availability HOST WORD
     gateway STREAM WORKER    report STREAM SERVICE=IN_FLIGHT ..     gone STREAM     observed
     store works|fails        roles NAME ..                  state
@@ -181,6 +182,10 @@ class World:
 
     def do_jump(self, seconds: str) -> None:
         self.now = ev.Instant(self.now.monotonic, self.now.unix_ms + int(seconds) * 1000)
+
+    def do_pause(self, seconds: str) -> None:
+        self.now = ev.Instant(self.now.monotonic + float(seconds), self.now.unix_ms + int(seconds) * 1000)
+        self.apply(ev.Tick(paused_s=float(seconds)))
 
     def do_order(self, host: str, command: str, kind: str = "load", service: str = "") -> None:
         wanted = Command(command_id=command, host_id=host, kind=CommandKind(kind), service_id=service)

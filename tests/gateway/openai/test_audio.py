@@ -176,6 +176,7 @@ async def test_a_streamed_transcription_passes_to_its_last_event():
 
 BAD = {
     "no file": (written(MODEL), 400),
+    "a file under another name": (written(MODEL, FILE).replace(b'name="file"', b'name="audio"'), 400),
     "no model": (written(FILE), 400),
     "model twice": (written(MODEL, MODEL, FILE), 400),
     "model twice, after the file": (written(MODEL, FILE, MODEL), 400),

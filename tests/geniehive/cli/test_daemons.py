@@ -1,14 +1,18 @@
 """The daemons as processes: what they refuse to start with, signals, readiness."""
 
+import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
+from geniehive.cli import exits
 from tests.geniehive.cli.harness import PATIENCE_S, clean_environ, daemon, geniehive
 
 
@@ -84,6 +88,33 @@ def test_an_open_door_is_refused(name, environ, words):
     line = one_line(geniehive(name, **environ), 2)
     assert words in line
     assert "--insecure" in line
+
+
+def test_a_fenced_node_ends_with_a_code_that_the_documented_unit_does_not_restart(tmp_path):
+    with contextlib.ExitStack() as stack:
+        control = stack.enter_context(daemon("control", GENIEHIVE_CONTROL__LISTEN="127.0.0.1:0", **storage(tmp_path)))
+        first, _ = [
+            stack.enter_context(
+                daemon(
+                    "node",
+                    GENIEHIVE_CONTROL_PLANE__ADDRESS=control.where,
+                    GENIEHIVE_NODE__HOST_ID="atlas",
+                    GENIEHIVE_NODE__STATE_DIR=str(tmp_path / machine),
+                    GENIEHIVE_NODE__STATUS_PORT="0",
+                    GENIEHIVE_NODE__DISCOVER="false",
+                )
+            )
+            for machine in ("one", "two")
+        ]
+        code = first.process.wait(PATIENCE_S)
+        (line,) = [line for line in first.process.stdout if line.startswith("geniehive: ")]
+    assert "another agent speaks for host 'atlas'" in line
+    assert "node.host_id" in line
+    unit = Path("docs/install.md").read_text(encoding="utf-8")
+    prevented = re.search(r"^RestartPreventExitStatus=(.*)$", unit, re.MULTILINE)[1].split()
+    assert code == exits.FENCED
+    assert str(code) in prevented
+    assert str(exits.USAGE) in prevented
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

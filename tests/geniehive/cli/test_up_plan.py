@@ -1,5 +1,7 @@
 """What `up` makes of a config."""
 
+import importlib.util
+
 import pytest
 
 from geniehive.cli import up_plan, up_text
@@ -50,6 +52,13 @@ def test_the_embedded_service_gets_an_id_of_its_own(plan, tmp_path):
     assert [service.service_id for service in more] == ["h/embedded", "h/embedded1"]
     assert more[1].runtime.launcher == "managed"
     assert more[1].runtime.model == str(tmp_path / "m.gguf")
+
+
+def test_the_embedded_engine_needs_no_more_than_the_extra_installs(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if name == "xllamacpp" else None)
+    assert up_plan.embedded_installed()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert not up_plan.embedded_installed()
 
 
 def test_the_derived_config_is_read_back_as_it_was(plan, tmp_path):

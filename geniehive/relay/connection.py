@@ -1,0 +1,301 @@
+"""One connection to an engine: a request out, its answer in, one after the other.
+
+    idle ──send──▶ asked ──head──▶ answering ──end of message──▶ idle, or closed
+
+The end of a message is what llhttp says it is. A body that nothing frames ends with the connection, as RFC
+9112 (6.3) has it, and only if that was closed cleanly. What arrives while nothing was asked, or behind the
+end of an answer, belongs to nobody: such a connection is not used again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import httptools
+
+from geniehive.errors import UpstreamUnavailable
+from geniehive.relay.failures import broken_off, no_answer, unanswered
+from geniehive.relay.request import Origin
+from geniehive.relay.response import UpstreamResponse
+
+MAX_HEAD = 64 * 1024
+MAX_HEADERS = 256
+_JOINED = 64 * 1024  # a body up to this goes out in one piece with its head; a larger one is not copied
+_BODILESS = frozenset({204, 304})
+_IDLE_S = 60.0  # of a connection that nobody uses, unless the engine says less
+_MARGIN_S = 1.0  # before the engine's own timeout
+
+
+class Connection(asyncio.Protocol):
+    """Speaks for one request at a time. `freed` and `lost` tell its pool what became of it."""
+
+    __slots__ = (
+        "_ended", "_freed", "_head_size", "_headers", "_idle_s", "_interim", "_keep_alive", "_loop", "_lost",
+        "_parser", "_reading", "_response", "_sending", "_transport", "_unframed", "_wait_writable", "_writing",
+        "good_until", "origin", "sent_at",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        origin: Origin,
+        freed: Callable[[Connection], None],
+        lost: Callable[[Connection], None],
+    ) -> None:
+        self._loop = loop
+        self._freed = freed
+        self._lost = lost
+        self._transport: asyncio.Transport | None = None
+        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+        self._response: UpstreamResponse | None = None
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._head_size = 0
+        self._interim = False  # the message is a 1xx: another one follows
+        self._unframed = False  # the body ends with the connection
+        self._ended = False  # the message is over
+        self._keep_alive = False
+        self._sending = False  # the request's body is not yet out
+        self._reading = True
+        self._writing = True
+        self._wait_writable: asyncio.Future[None] | None = None
+        self._idle_s = _IDLE_S
+        self.origin = origin
+        self.good_until = 0.0
+        """Until when it may be used again, by the loop's clock."""
+        self.sent_at = 0.0
+        """When the last request went out, by the loop's clock."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be sent on it any more."""
+        return self._transport is None or self._transport.is_closing()
+
+    # --- the request -------------------------------------------------------------------------------
+
+    def send(self, head: bytes, body: bytes) -> UpstreamResponse:
+        """Send a whole request."""
+        response = self.begin(head if len(body) > _JOINED else head + body)
+        if len(body) > _JOINED and self._transport is not None:
+            self._transport.write(body)
+        self._sending = False
+        return response
+
+    def begin(self, head: bytes) -> UpstreamResponse:
+        """Send the head; the body follows by `write` until `end`."""
+        response = self._response = UpstreamResponse(self, self._loop)
+        self._headers = []
+        self._head_size = 0
+        self._interim = self._unframed = self._ended = self._keep_alive = False
+        self._sending = True
+        self.sent_at = self._loop.time()
+        if self._transport is None or self._transport.is_closing():
+            self._response = None
+            response.fail(unanswered("connection closed"))
+        else:
+            self._transport.write(head)
+        return response
+
+    async def write(self, data: bytes) -> None:
+        """Send a part of the body, and wait while the engine takes no more. Raises ConnectionResetError."""
+        if self.closed or self._transport is None:
+            raise ConnectionResetError("the engine closed the connection")
+        self._transport.write(data)
+        while not self._writing:
+            self._wait_writable = self._loop.create_future()
+            try:
+                await self._wait_writable
+            finally:
+                self._wait_writable = None
+            if self.closed:
+                raise ConnectionResetError("the engine closed the connection")
+
+    def end(self) -> None:
+        """The body is out."""
+        self._sending = False
+
+    # --- what a response asks for ------------------------------------------------------------------
+
+    def pause_reading(self) -> None:
+        """See Wire."""
+        if self._reading and self._transport is not None and not self._transport.is_closing():
+            self._reading = False
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """See Wire."""
+        if not self._reading and self._transport is not None and not self._transport.is_closing():
+            self._reading = True
+            self._transport.resume_reading()
+
+    def abort(self) -> None:
+        """See Wire; also for a connection that is idle or not needed."""
+        self._response = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    # --- asyncio.Protocol --------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.Protocol."""
+        self._transport = transport  # type: ignore[assignment]  # a stream's transport is a Transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        response, self._response = self._response, None
+        self._transport = self._parser = None
+        self._lost(self)
+        if self._wait_writable is not None and not self._wait_writable.done():
+            self._wait_writable.set_result(None)
+        if response is None:
+            return
+        if response.status and self._unframed and exc is None:
+            response.finish()
+        else:
+            response.fail(self._gone(response, exc))
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        response, parser = self._response, self._parser
+        if response is None or parser is None:
+            self.abort()  # nobody asked
+            return
+        try:
+            parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._refuse(error)
+            return
+        if self._ended:
+            self._settle(response)
+        elif response.status:
+            if self._response is not None:
+                response.arrived()
+        else:
+            self._head_size += len(data)
+            if self._head_size > MAX_HEAD:
+                self._fail(no_answer("its headers are too large"))
+
+    def pause_writing(self) -> None:
+        """See asyncio.Protocol."""
+        self._writing = False
+
+    def resume_writing(self) -> None:
+        """See asyncio.Protocol."""
+        self._writing = True
+        if self._wait_writable is not None and not self._wait_writable.done():
+            self._wait_writable.set_result(None)
+
+    # --- llhttp's callbacks ------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """A message starts; behind the end of the one that was asked for, it is a stray."""
+        if self._ended:
+            self._keep_alive = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header, or trailer: trailers are not kept."""
+        if self._response is not None and not self._response.status and not self._ended:
+            self._headers.append((name, value))
+            if len(self._headers) > MAX_HEADERS:
+                self._fail(no_answer("it has too many headers"))
+
+    def on_headers_complete(self) -> None:
+        """The head is there."""
+        response, parser = self._response, self._parser
+        if response is None or parser is None or self._ended:
+            return
+        status = parser.get_status_code()
+        if 100 <= status < 200:
+            self._interim = True
+            self._headers = []
+            if status == 101:
+                self._fail(no_answer("it changed the protocol"))
+            return
+        headers = joined(self._headers)
+        self._headers = []
+        self._unframed = status not in _BODILESS and not framed(headers)
+        if "keep-alive" in headers:
+            self._idle_s = announced_idle_s(headers["keep-alive"])
+        try:
+            response.start(status, headers)
+        except UpstreamUnavailable as error:
+            self._fail(error)
+
+    def on_body(self, data: bytes) -> None:
+        """A piece of the body."""
+        if self._response is not None and not self._ended:
+            self._response.feed(data)
+
+    def on_message_complete(self) -> None:
+        """The message is over: an interim answer, or the one that was asked for."""
+        if self._interim:
+            self._interim = False
+        elif not self._ended and self._parser is not None:
+            self._ended = True
+            self._keep_alive = self._parser.should_keep_alive()
+
+    # --- ends --------------------------------------------------------------------------------------
+
+    def _settle(self, response: UpstreamResponse) -> None:
+        """The answer is whole: the connection is free for another request, or closed."""
+        if self._response is None:
+            return  # closed by whoever took the last piece
+        self._response = None
+        if self._keep_alive and not self._sending and not self.closed:
+            self.resume_reading()
+            self.good_until = self._loop.time() + self._idle_s
+            self._freed(self)
+        else:
+            self.abort()
+        response.finish()
+
+    def _fail(self, failure: UpstreamUnavailable) -> None:
+        response = self._response
+        self.abort()
+        if response is not None:
+            response.fail(failure)
+
+    def _refuse(self, error: Exception) -> None:
+        """What came is not HTTP; behind the end of the answer that harms only the connection."""
+        response = self._response
+        if self._ended and response is not None:
+            self._keep_alive = False
+            self._settle(response)
+            return
+        why = "not a valid HTTP answer"
+        self._fail(broken_off(why) if response is not None and response.status else no_answer(why))
+        if isinstance(error, httptools.HttpParserCallbackError) and error.__context__ is not None:
+            raise error.__context__  # a failure of ours or of a sink: the loop's handler logs it
+
+    def _gone(self, response: UpstreamResponse, exc: Exception | None) -> UpstreamUnavailable:
+        if response.status:
+            return broken_off("connection reset" if exc is not None else "body cut short")
+        why = "connection reset" if exc is not None else "closed without an answer"
+        return no_answer(why) if self._head_size else unanswered(why)
+
+
+def joined(pairs: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Headers by lower-case name; repeated ones joined by commas (RFC 9110, 5.3)."""
+    found: dict[str, str] = {}
+    for name, value in pairs:
+        key = name.lower().decode("latin-1")
+        text = value.decode("latin-1")
+        found[key] = f"{found[key]}, {text}" if key in found else text
+    return found
+
+
+def framed(headers: dict[str, str]) -> bool:
+    """Whether the body's end is in the message itself (RFC 9112, 6.3: the final coding decides)."""
+    coding = headers.get("transfer-encoding")
+    if coding is not None:
+        return coding.rpartition(",")[2].strip().lower() == "chunked"
+    return "content-length" in headers
+
+
+def announced_idle_s(keep_alive: str) -> float:
+    """For how long an idle connection is good, by a Keep-Alive header such as `timeout=5, max=100`."""
+    for part in keep_alive.split(","):
+        name, _, value = part.partition("=")
+        if name.strip().lower() == "timeout" and value.strip().isdigit():
+            return max(0.0, min(_IDLE_S, int(value.strip()) - _MARGIN_S))
+    return _IDLE_S

@@ -1,0 +1,231 @@
+"""An answer as its caller holds it: status and headers, then the body by one of two doors.
+
+`read` waits for the next piece. `push_to` hands each piece to a sink in the very callback that took it off
+the socket, without a wake-up in between. Either way no more than a bounded amount is held: whoever does not
+take makes the connection stop reading, and so the engine stop sending.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from typing import Protocol
+
+from geniehive.errors import UpstreamUnavailable
+from geniehive.relay.encoding import Decoder, decoder
+
+_HELD = 256 * 1024  # bytes that may wait for a reader; as much as one read of the socket may bring
+
+
+class Sink(Protocol):
+    """Takes a body as it comes, what one read of the socket brought at once.
+
+    It must not raise, but may close the response.
+    """
+
+    def take(self, piece: bytes) -> bool:
+        """The next piece; False if no other should follow until `UpstreamResponse.resume`."""
+        ...
+
+    def end(self, failure: UpstreamUnavailable | None) -> None:
+        """Nothing follows: the body came to its end, or broke off."""
+        ...
+
+
+class Wire(Protocol):
+    """What a response needs of its connection."""
+
+    def pause_reading(self) -> None:
+        """Take nothing off the socket."""
+        ...
+
+    def resume_reading(self) -> None:
+        """Go on."""
+        ...
+
+    def abort(self) -> None:
+        """Close at once: the engine stops working."""
+        ...
+
+
+class UpstreamResponse:
+    """An answer whose status and headers are there; its body is decoded if it was compressed.
+
+    `headers` has lower-case names; what was sent several times is joined by commas.
+    """
+
+    __slots__ = (
+        "_complete", "_decoder", "_failure", "_loop", "_pieces", "_sink", "_size", "_stopped", "_waiter", "_wire",
+        "headers", "status",
+    )  # fmt: skip
+
+    def __init__(self, wire: Wire, loop: asyncio.AbstractEventLoop) -> None:
+        self._wire: Wire | None = wire
+        self._loop = loop
+        self._pieces: deque[bytes] = deque()
+        self._size = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._sink: Sink | None = None
+        self._stopped = False  # the sink takes nothing for now
+        self._decoder: Decoder | None = None
+        self._complete = False
+        self._failure: UpstreamUnavailable | None = None
+        self.status = 0
+        self.headers: Mapping[str, str] = {}
+
+    @property
+    def content_type(self) -> str:
+        """The media type, lower case, without parameters; empty if the engine gave none."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the body was read to its end."""
+        return (
+            self._complete
+            and self._failure is None
+            and not self._pieces
+            and (self._decoder is None or not self._decoder.pending)
+        )
+
+    async def begun(self) -> None:
+        """Wait for status and headers. Raises UpstreamUnavailable if they do not come."""
+        while not self.status:
+            if self._failure is not None:
+                raise self._failure
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+
+    async def read(self) -> bytes:
+        """The next piece of the body; empty at its end. Raises UpstreamUnavailable where it breaks off."""
+        while True:
+            if piece := self._next():
+                return piece
+            if self._failure is not None:
+                raise self._failure
+            if self._complete:
+                return b""
+            await self._wait()
+
+    def push_to(self, sink: Sink) -> None:
+        """Hand everything that is there, and all that comes, to a sink. `read` is not for this response any more."""
+        self._sink = sink
+        self._push()
+
+    def pull(self) -> None:
+        """Back to `read`: the sink gets no more."""
+        self._sink, self._stopped = None, False
+        if self._wire is not None and self._size <= _HELD:
+            self._wire.resume_reading()
+
+    def resume(self) -> None:
+        """The sink takes again."""
+        if self._stopped:
+            self._stopped = False
+            self._push()
+
+    def close(self) -> None:
+        """End it: an answer that is not over closes its connection, and the engine stops working."""
+        wire, self._wire = self._wire, None
+        self._sink = None
+        if wire is not None:
+            wire.abort()
+
+    def fail(self, failure: UpstreamUnavailable) -> None:
+        """Called by the connection: nothing follows. The first failure is the one that counts."""
+        if self._failure is None and not self._complete:
+            self._failure, self._wire = failure, None
+            self._moved()
+
+    def start(self, status: int, headers: Mapping[str, str]) -> None:
+        """Called by the connection: the head is there. Raises UpstreamUnavailable for an unknown compression."""
+        encoding = headers.get("content-encoding")
+        if encoding is not None:
+            self._decoder = decoder(encoding)
+        self.status, self.headers = status, headers
+
+    def feed(self, piece: bytes) -> None:
+        """Called by the connection: more of the body. `arrived` follows when the socket has given all it had."""
+        self._pieces.append(piece)
+        self._size += len(piece)
+
+    def arrived(self) -> None:
+        """Called by the connection after one or more `feed`: pieces that came together go on together."""
+        if self._sink is not None and not self._stopped:
+            self._push()
+        elif self._size > _HELD and self._wire is not None:
+            self._wire.pause_reading()
+        if self._waiter is not None:
+            self._wake()
+
+    def finish(self) -> None:
+        """Called by the connection, which is another's from now on: the body is whole."""
+        self._complete, self._wire = True, None
+        self._moved()
+
+    def _next(self) -> bytes:
+        """All that is there, decoded; empty if nothing is. Room is made, so the engine may send."""
+        pieces = self._pieces
+        if pieces:
+            piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            pieces.clear()
+            if self._size > _HELD and self._wire is not None:
+                self._wire.resume_reading()
+            self._size = 0
+        else:
+            piece = b""
+        return piece if self._decoder is None else self._decoded(piece)
+
+    def _decoded(self, piece: bytes) -> bytes:
+        decoding = self._decoder
+        if decoding is None:
+            return piece
+        try:
+            while not (found := decoding.decode(piece)) and decoding.pending:
+                piece = b""
+            if not found and self._complete:
+                decoding.close()
+        except UpstreamUnavailable as error:
+            wire, self._wire, self._decoder = self._wire, None, None
+            self._failure = self._failure or error
+            if wire is not None:
+                wire.abort()  # nothing of it can be used any more
+            return b""
+        return found
+
+    def _offer(self, piece: bytes) -> None:
+        if self._sink is not None and not self._sink.take(piece):
+            self._stopped = True
+            if self._wire is not None:
+                self._wire.pause_reading()
+
+    def _push(self) -> None:
+        while self._sink is not None and not self._stopped and (piece := self._next()):
+            self._offer(piece)
+        if self._sink is None or self._stopped:
+            return
+        if self._wire is not None:
+            self._wire.resume_reading()
+        if self._complete or self._failure is not None:
+            sink, self._sink = self._sink, None
+            sink.end(self._failure)
+
+    def _moved(self) -> None:
+        if self._sink is not None and not self._stopped:
+            self._push()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def _wait(self) -> None:
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
