@@ -25,11 +25,11 @@ UP    := $(VENV)/.installed
 DEV   := $(VENV)/.installed-dev
 STUBS := $(VENV)/.stubs
 
-.PHONY: help up test lint format types contracts buf proto bench wheel clean
+.PHONY: help up test lint format types contracts buf proto bench bench-routing bench-decision wheel clean
 
 help: ## Show this
 	@echo "make TARGET [ARGS=...]"
-	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  \1\t\2/p' Makefile | expand -t 14
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/p' Makefile | expand -t 18
 
 up: $(UP) ## Start everything on this machine: engines found, URL and a curl that works
 	@exec $(BIN)/geniehive up $(ARGS)
@@ -66,6 +66,12 @@ bench: $(STUBS) ## Run the benchmarks
 	for script in bench/bench_*.py; do \
 	  if [ -e "$$script" ]; then echo "== $$script"; $(BIN)/python "$$script" $(ARGS); \
 	  else echo "no benchmarks: bench/bench_*.py matches nothing" >&2; exit 1; fi; done
+
+bench-routing: $(STUBS) ## Compare routing policies on simulated fleets (some minutes)
+	PYTHONPATH=bench:. $(BIN)/python bench/routing/policies.py $(ARGS)
+
+bench-decision: $(STUBS) ## What one routing decision costs
+	PYTHONPATH=bench:. $(BIN)/python bench/routing/decision.py $(ARGS)
 
 wheel: $(DEV) ## Build the wheel and the sdist into dist/
 	$(BIN)/python -m build --no-isolation --outdir dist .

@@ -26,6 +26,7 @@ from gateway.verdict import AttemptFailed, judge, judge_answer, judge_event
 from geniehive.config import GatewayConfig
 from geniehive.errors import CallerError, GenieHiveError, UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from geniehive.routing.candidate import Candidate
+from geniehive.routing.ledger import Ask, Outcome
 from geniehive.routing.receipt import Tried
 
 MAX_ATTEMPTS = 4
@@ -41,16 +42,18 @@ class Guard(Protocol):
         """The answer has begun."""
         ...
 
-    def finish(self, *, ok: bool, tokens: int | None = None) -> None:
-        """The request is over; `tokens` is what was generated, where that is known."""
+    def finish(self, *, ok: bool, tokens: int | None = None, answer: Outcome | None = None) -> None:
+        """The request is over; `tokens` is what was generated, where that is known, `answer` what it told."""
         ...
 
 
 class InFlight(Protocol):
     """Counts open requests."""
 
-    def guard(self, service_id: str) -> AbstractContextManager[Guard]:
-        """One more of a service, until the context is left."""
+    def guard(
+        self, service_id: str, candidate: Candidate | None = None, ask: Ask | None = None
+    ) -> AbstractContextManager[Guard]:
+        """One more of a service, until the context is left; with `ask`, something is learned from it."""
         ...
 
 
@@ -97,7 +100,7 @@ class Begun(NamedTuple):
         """Write down what the answer tells of itself."""
         scanner = self.scanner
         told = told_in(self.head) if scanner is None else scanner.told
-        tried.prompt_tokens, tried.tokens, tried.finish_reason = told
+        tried.prompt_tokens, tried.tokens, tried.finish_reason, tried.cached_tokens = told
         tried.answer_bytes += len(self.head) if scanner is None else scanner.bytes
 
 
@@ -148,7 +151,7 @@ class Attempts:
                 await self._wait(exchange, failed.wait_s or _BACKOFF_S * (0.5 + self._dice()))
             tried = exchange.attempt(candidate)
             service_id = candidate.service.service_id
-            with self._in_flight.guard(service_id) as guard:
+            with self._in_flight.guard(service_id, candidate, exchange.ask) as guard:
                 try:
                     begun = await self._begin(exchange, plan, tried)
                     if begun.scanner is not None:  # when the first token of a whole body was there, nobody knows
@@ -161,7 +164,8 @@ class Attempts:
                         begun.upstream.close()
                         begun.told(tried)
                     tried.outcome = "ok" if well else "cut"
-                    guard.finish(ok=well, tokens=tried.tokens)
+                    answer = Outcome(well, tried.prompt_tokens, tried.cached_tokens, tried.tokens)
+                    guard.finish(ok=well, tokens=tried.tokens, answer=answer)
                     return response
                 except AttemptFailed as error:
                     failed, tried.outcome, tried.reason = error, "failed", error.reason

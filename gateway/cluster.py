@@ -33,6 +33,7 @@ from geniehive.errors import (
     PermissionDenied,
 )
 from geniehive.resources import BenchmarkSample, HealthStatus, LeaseState, Operation
+from geniehive.routing.ledger import Ask
 from geniehive.routing.match import match
 from geniehive.routing.resolve import resolve
 from geniehive.routing.score import explain, measured
@@ -132,7 +133,9 @@ class ClusterViews:
                     "reasons": explain(each),
                     "signals": measured(table, each, counts.get(each.service.service_id, 0)),
                 }
-                for each in order(table, found, counts, 0)
+                for each in order(
+                    table, found, counts, 0, ask=Ask(self._in_flight.now()), ledger=self._in_flight.ledger
+                )
             ],
             "dropped": [each._asdict() for each in found.dropped],
         }

@@ -16,6 +16,7 @@ from gateway.deadline import Alarm, Deadline
 from geniehive.errors import GenieHiveError, UpstreamError
 from geniehive.resources import Operation
 from geniehive.routing.candidate import Candidate
+from geniehive.routing.ledger import Ask
 from geniehive.routing.receipt import Decision, Tried
 
 
@@ -60,6 +61,7 @@ class Exchange:
 
     __slots__ = (
         "_scope",
+        "ask",
         "attempts",
         "began",
         "body_bytes",
@@ -101,6 +103,8 @@ class Exchange:
         """Waited for engines, until the first byte of the answer."""
         self.decision: Decision | None = None
         """What it was routed by; None until it was, and where no receipts are kept."""
+        self.ask: Ask | None = None
+        """What the strategy knew of it; None for one that learns nothing from requests."""
         self.stream = False
         """Whether a stream was asked for."""
         self.attempts = 0

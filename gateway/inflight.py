@@ -13,7 +13,10 @@ from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Self
 
-from geniehive.resources import ServiceTraffic
+from geniehive.resources import ServiceTraffic, Snapshot
+from geniehive.routing.candidate import Candidate
+from geniehive.routing.ledger import Ask, Ledger, Outcome, Ticket
+from geniehive.routing.table import RoutingTable
 
 _RECENT = 32  # finished requests that a median is taken over
 
@@ -32,11 +35,15 @@ class _Tally:
 
 
 class Guard:
-    """One open request to one service. Leaving it unfinished counts neither for nor against the service."""
+    """One open request to one service. Leaving it unfinished counts neither for nor against the service.
 
-    __slots__ = ("_closed", "_first", "_owner", "_service_id", "_started")
+    Where a strategy learns from it, the ledger's ticket is held here too: it ends with the guard in every case.
+    """
 
-    def __init__(self, owner: InFlight, service_id: str, now: float) -> None:
+    __slots__ = ("_closed", "_first", "_owner", "_service_id", "_started", "_ticket")
+
+    def __init__(self, owner: InFlight, service_id: str, now: float, ticket: Ticket | None = None) -> None:
+        self._ticket = ticket
         self._owner = owner
         self._service_id = service_id
         self._started = now
@@ -56,15 +63,28 @@ class Guard:
         if not self._closed:
             self._closed = True
             self._owner.left(self._service_id)
+            self._end(Outcome(ok=False))
 
     def first_byte(self) -> None:
         """The first content of the answer has come."""
         if self._first is None:
             self._first = self._owner.now()
+            if self._ticket is not None:
+                self._owner.ledger.first(self._ticket, self._first)
 
-    def finish(self, *, ok: bool, tokens: int | None = None) -> None:
-        """The service has answered (`ok`) or failed; `tokens` is how many it generated, if it said so."""
+    def finish(self, *, ok: bool, tokens: int | None = None, answer: Outcome | None = None) -> None:
+        """The service has answered (`ok`) or failed; `tokens` is how many it generated, if it said so.
+
+        `answer` is what is learned from; without it, nothing was answered.
+        """
         self._owner.finished(self._service_id, self._started, self._first, ok=ok, tokens=tokens)
+        if answer is not None:
+            self._end(answer)
+
+    def _end(self, outcome: Outcome) -> None:
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None:
+            self._owner.ledger.end(ticket, self._owner.now(), outcome)
 
 
 class InFlight:
@@ -74,6 +94,9 @@ class InFlight:
         self.now = now
         self.counts: dict[str, int] = {}
         self.moved = 0  # goes up with everything worth a report
+        self.ledger = Ledger()
+        self._reported: dict[str, int] = {}
+        self._shape: Snapshot | None = None
         self._tallies: dict[str, _Tally] = {}
 
     @property
@@ -81,11 +104,20 @@ class InFlight:
         """Open requests over all services."""
         return sum(self.counts.values())
 
-    def guard(self, service_id: str) -> Guard:
-        """Take a place at a service; close the guard to free it."""
+    def guard(self, service_id: str, candidate: Candidate | None = None, ask: Ask | None = None) -> Guard:
+        """Take a place at a service; close the guard to free it. With `ask`, the ledger learns from the request."""
+        now = self.now()
+        ticket = None if candidate is None or ask is None else self.ledger.begin(candidate, ask._replace(now=now))
         self.counts[service_id] = self.counts.get(service_id, 0) + 1
         self.moved += 1
-        return Guard(self, service_id, self.now())
+        return Guard(self, service_id, now, ticket)
+
+    def observe(self, table: RoutingTable) -> None:
+        """The cluster told something new: what it counts there, less what this worker last reported, is others'."""
+        if table.shape is not self._shape:
+            self._shape = table.shape
+            self.ledger.reshape(table.shape.services)
+        self.ledger.observe(table.observed, self._reported)
 
     def left(self, service_id: str) -> None:
         """A guard closed."""
@@ -116,6 +148,7 @@ class InFlight:
         """Everything seen, service by service; what is not `known` any more and idle is forgotten."""
         for gone in self._tallies.keys() - self.counts.keys() - set(known):
             del self._tallies[gone]
+        self._reported = dict(self.counts)
         return tuple(self._traffic(name) for name in sorted(self._tallies.keys() | self.counts.keys()))
 
     def _traffic(self, service_id: str) -> ServiceTraffic:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Protocol
 
@@ -10,10 +10,15 @@ from gateway.exchange import Exchange
 from geniehive.errors import GenieHiveError
 from geniehive.resources import Operation
 from geniehive.routing.candidate import Candidate
+from geniehive.routing.ledger import NO_ASK, Ask, Ledger
 from geniehive.routing.receipt import Decision, decide, named
 from geniehive.routing.resolve import resolve
-from geniehive.routing.strategy import order
+from geniehive.routing.strategy import LEARNING, LIMIT, order
 from geniehive.routing.table import RoutingTable
+from geniehive.routing.weigh import weigh
+
+AskOf = Callable[[float, bytes], Ask]
+"""What is known of a request at a time, with what the gateway puts ahead of its prompt."""
 
 
 class View(Protocol):
@@ -32,6 +37,15 @@ class Load(Protocol):
         """By service id."""
         ...
 
+    @property
+    def ledger(self) -> Ledger:
+        """What this worker learned from its requests."""
+        ...
+
+
+def _unread(now: float, _put_before: bytes) -> Ask:
+    return Ask(now)
+
 
 class Router:
     """Decides without waiting: one look at the table, one at the counts."""
@@ -42,7 +56,9 @@ class Router:
         self._receipts = receipts
         self._turns = count()
 
-    def candidates(self, name: str, operation: Operation, exchange: Exchange) -> tuple[Candidate, ...]:
+    def candidates(
+        self, name: str, operation: Operation, exchange: Exchange, ask_of: AskOf = _unread
+    ) -> tuple[Candidate, ...]:
         """Who could answer, best first; what that was decided on is kept for the receipt of the exchange.
 
         Raises what `resolve` raises, and NotReady before the first snapshot.
@@ -54,7 +70,14 @@ class Router:
             if self._receipts:  # with who was looked at, where that is why
                 exchange.decision = Decision(named(name), table.remembered(name, operation))
             raise
-        ordered = order(table, found, self._load.counts, next(self._turns))
+        counts, turn = self._load.counts, next(self._turns)
+        ledger, ask = self._load.ledger, NO_ASK
+        learns = found.strategy in LEARNING
+        if learns:  # only then the prompt is looked at, and the ledger hears of the request
+            exchange.ask = ask = ask_of(exchange.now(), found.role.role_id.encode() if found.role else b"")
+        ordered = order(table, found, counts, turn, ask=ask, ledger=ledger, limit=LIMIT)
         if self._receipts:
-            exchange.decision = decide(name, found, ordered, table.observed, self._load.counts)
+            exchange.decision = made = decide(name, found, ordered, table.observed, counts)
+            if learns:
+                made.weighed = weigh(table, found, ordered, counts, ask, ledger)
         return ordered

@@ -132,6 +132,8 @@ class RoutingWatch:
                 services = {each.service_id: codec.observed_from_pb(each.observed) for each in update.observed.services}
                 hosts = {each.host_id: codec.host_observed_from_pb(each.observed) for each in update.observed.hosts}
                 self._view.measure(services, hosts)
+        if self._view.table is not None:
+            self._in_flight.observe(self._view.table)
 
     def _tell(self, message: str) -> None:
         """Log what keeps the stream away, once until it changes."""

@@ -48,6 +48,14 @@ class Usage(msgspec.Struct):
 
     completion_tokens: int | None = None
     prompt_tokens: int | None = None
+    prompt_tokens_details: Any = None
+
+    @property
+    def cached_tokens(self) -> int | None:
+        """Tokens of the prompt that the engine had in its cache."""
+        details = self.prompt_tokens_details
+        cached = details.get("cached_tokens") if isinstance(details, dict) else None
+        return cached if type(cached) is int else None
 
 
 class _Event(msgspec.Struct):
@@ -72,8 +80,9 @@ def too_large(limit: int) -> UpstreamUnavailable:
     return UpstreamUnavailable(f"the engine's answer is larger than {limit} bytes; see gateway.max_answer_bytes")
 
 
-Told = tuple[int | None, int | None, str | None]
-"""What an answer tells of itself: tokens of the prompt, generated tokens, why it stopped; None where it does not."""
+Told = tuple[int | None, int | None, str | None, int | None]
+"""What an answer tells of itself: tokens of the prompt, generated tokens, why it stopped, tokens of the prompt that
+were in the engine's cache; None where it does not."""
 
 
 class SseScanner:
@@ -96,6 +105,8 @@ class SseScanner:
         """Generated tokens, where the engine told."""
         self.prompt_tokens: int | None = None
         """Tokens of the prompt, where the engine told."""
+        self.cached_tokens: int | None = None
+        """Those among them that were in its cache, where the engine told."""
         self.finish_reason: str | None = None
         """Why the engine stopped, where it said so."""
         self.bytes = 0
@@ -108,7 +119,7 @@ class SseScanner:
     @property
     def told(self) -> Told:
         """What the stream has told of itself so far."""
-        return self.prompt_tokens, self.tokens, self.finish_reason
+        return self.prompt_tokens, self.tokens, self.finish_reason, self.cached_tokens
 
     @property
     def over(self) -> bool:
@@ -198,7 +209,7 @@ class SseScanner:
         if seen.usage is not None and seen.usage.completion_tokens is not None:
             self.tokens = seen.usage.completion_tokens
         if seen.usage is not None and seen.usage.prompt_tokens is not None:
-            self.prompt_tokens = seen.usage.prompt_tokens
+            self.prompt_tokens, self.cached_tokens = seen.usage.prompt_tokens, seen.usage.cached_tokens
         if seen.type is not None:
             self.content = True
             self.finished = self.finished or seen.type in _LAST_TYPES
@@ -258,7 +269,8 @@ def told_in(body: bytes) -> Told:
     try:
         seen = _body_decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None, None, None
+        return None, None, None, None
     usage = seen.usage or Usage()
     reason = seen.choices[0].finish_reason if seen.choices else None
-    return usage.prompt_tokens, usage.completion_tokens, str(reason)[:_LONGEST_REASON] if reason else None
+    stopped = str(reason)[:_LONGEST_REASON] if reason else None
+    return usage.prompt_tokens, usage.completion_tokens, stopped, usage.cached_tokens

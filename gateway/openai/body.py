@@ -40,6 +40,8 @@ class JsonBody(msgspec.Struct, frozen=True):
     model: str
     start: int
     end: int
+    values: dict[str, msgspec.Raw] = {}
+    """The top level, each value as the bytes that the client sent."""
 
     @property
     def stream(self) -> bool:
@@ -87,7 +89,7 @@ def parse(raw: bytes) -> JsonBody:
         found = _walk(raw, values)
     if found is None:
         raise InvalidRequest("the body's keys cannot be told apart; write them without escapes")
-    return JsonBody(raw, fields, model, *found)
+    return JsonBody(raw, fields, model, *found, values)
 
 
 def decode(raw: bytes) -> dict[str, Any]:

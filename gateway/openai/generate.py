@@ -7,6 +7,7 @@ reaches the engine byte for byte.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from aiohttp import web
 
@@ -16,6 +17,7 @@ from gateway.http import Handler
 from gateway.intake import read_json
 from gateway.openai.body import JsonBody, parse
 from gateway.openai.bulk import AT_ONCE
+from gateway.openai.conversation import ask_of
 from gateway.openai.shaping import Shaper, Shaping
 from gateway.router import Router
 from gateway.upstream import UpstreamRequest
@@ -64,7 +66,7 @@ class Generate:
             body = await self._parsed(exchange, raw)
             shaping = shaper.of(body)
             stream = body.stream and operation in _STREAMED
-            candidates = self._router.candidates(body.model, operation, exchange)
+            candidates = self._router.candidates(body.model, operation, exchange, partial(ask_of, body))
             plan = _plan(exchange, shaping, candidates, path, stream=stream, grace_s=_grace(body))
             return await self._attempts.run(exchange, plan)
 

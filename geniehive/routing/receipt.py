@@ -93,6 +93,7 @@ class Tried(msgspec.Struct, gc=False):
     """HTTP status of the engine's answer."""
     answer_bytes: int = 0
     prompt_tokens: int | None = None
+    cached_tokens: int | None = None
     tokens: int | None = None
     finish_reason: str | None = None
 

@@ -50,13 +50,13 @@ def snapshot(services, roles=()):
 
 
 @asynccontextmanager
-async def gateway(*services, roles=(), keys=(), admins=(), snapshotted=True, **limits):
+async def gateway(*services, roles=(), keys=(), admins=(), snapshotted=True, strategy="round_robin", **limits):
     """A running gateway; `limits` are fields of GatewayConfig. Services may be given as URLs."""
     made = [service(n, each) if isinstance(each, str) else each for n, each in enumerate(services, 1)]
     config = Config(
         gateway=GatewayConfig(port=0, **limits), auth=AuthConfig(client_api_keys=keys, admin_api_keys=admins)
     )
-    view = RoutingView("round_robin")
+    view = RoutingView(strategy)
     if snapshotted:
         view.replace(snapshot(made, roles))
     in_flight = InFlight(time.monotonic)

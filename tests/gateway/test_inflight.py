@@ -3,6 +3,9 @@
 import pytest
 
 from gateway.inflight import InFlight
+from geniehive.routing.ledger import Ask
+from geniehive.routing.resolve import resolve
+from tests.geniehive.routing.fleet import Observed, service, table
 
 
 class Now:
@@ -72,3 +75,17 @@ def test_every_move_is_worth_a_report():
     before = open_now.moved
     with open_now.guard("a"):
         assert open_now.moved > before
+
+
+def test_what_the_cluster_counts_beyond_the_last_report_is_others_work():
+    fleet = table(service("a"), service("b"))
+    candidate = resolve(fleet, "qwen").candidates[0]
+    open_now = InFlight(Now())
+    place = open_now.ledger.place(candidate)
+    with open_now.guard("a", candidate, Ask(0.0)):
+        open_now.report(("a", "b"))
+        with open_now.guard("a", candidate, Ask(0.0)):  # not reported yet
+            open_now.observe(fleet.with_observed({"a": Observed(in_flight=4)}, {}))
+            assert place.station.backlog.others == 3
+            assert place.station.backlog.depth == 5
+    assert place.station.backlog.depth == 3

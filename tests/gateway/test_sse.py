@@ -144,9 +144,17 @@ def test_json_of_another_shape_passes():
 
 def test_tokens_are_taken_from_usage():
     assert learn('{"choices":[],"usage":{"completion_tokens":7}}').tokens == 7
-    assert told_in(b'{"usage":{"completion_tokens":3}}') == (None, 3, None)
-    assert told_in(b'{"usage":{"prompt_tokens":2},"choices":[{"finish_reason":"length"}]}') == (2, None, "length")
-    assert told_in(b"WEBVTT") == (None, None, None)
+    assert told_in(b'{"usage":{"completion_tokens":3}}') == (None, 3, None, None)
+    assert told_in(b'{"usage":{"prompt_tokens":2},"choices":[{"finish_reason":"length"}]}') == (2, None, "length", None)
+    assert told_in(b"WEBVTT") == (None, None, None, None)
+
+
+def test_what_was_in_the_cache_is_taken_from_usage_where_it_is_told():
+    usage = '{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":7,"prompt_tokens_details":%s}}'
+    assert learn(usage % '{"cached_tokens":5}').told == (9, 7, None, 5)
+    assert told_in((usage % '{"cached_tokens":5}').encode()) == (9, 7, None, 5)
+    for odd in ("null", "[5]", "7", '{"cached_tokens":"5"}', "{}"):
+        assert learn(usage % odd).told == (9, 7, None, None)
 
 
 def test_an_event_beyond_the_bound_is_refused():

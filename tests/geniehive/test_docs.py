@@ -16,6 +16,7 @@ PAGES = [
     "errors",
     "roles",
     "request",
+    "routing",
     "receipts",
     "heartbeat",
     "command",
