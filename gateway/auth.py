@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from geniehive.errors import PermissionDenied, Unauthenticated
+from geniehive.resources import Operation
 from geniehive.tokens import KeyRing, bearer
 
 INFERENCE = "inference"
@@ -28,6 +29,14 @@ class Principal(NamedTuple):
 
     name: str
     scopes: frozenset[str]
+    models: frozenset[str] = frozenset()
+    """Models and roles that it may ask for; empty is all."""
+    operations: frozenset[Operation] = frozenset()
+    """Operations that it may ask for; empty is all."""
+    priority: str = ""
+    """"interactive" or "batch"; empty is interactive."""
+    max_concurrency: int | None = None
+    """Requests that it may have open at once; None is no limit."""
 
 
 ANYBODY = Principal("anonymous", _EVERY)

@@ -265,6 +265,10 @@ class RoutingPolicy(Resource, frozen=True, kw_only=True):
     fallback_roles: tuple[str, ...] = ()
     strategy: str = ""
     assets: tuple[str, ...] = ()
+    priority: str = ""
+    hedge: bool = False
+    no_resume: bool = False
+    steady_prefix: bool = False
 
 
 class Role(Resource, frozen=True, kw_only=True):

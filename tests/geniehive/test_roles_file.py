@@ -69,6 +69,10 @@ roles:
       fallback_roles: [s]
       strategy: round_robin
       assets: [m]
+      priority: batch
+      hedge: true
+      no_resume: true
+      steady_prefix: true
   - {role_id: s}
 """
     read, _ = parse_roles(text, "roles.yaml")
