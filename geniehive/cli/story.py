@@ -99,12 +99,17 @@ def _attempts(receipt: Receipt) -> None:
     rows = [
         (
             str(place), one["service_id"], one["asset_id"], f"+{ms(one['started_ms'])}", one["outcome"],
-            cells.count(one["status"]), ms(one["first_byte_ms"]), ms(one["duration_ms"]), cells.text(one["error"]),
+            cells.count(one["status"]), ms(one["first_byte_ms"]), ms(one["duration_ms"]), _why(one),
         )
         for place, one in enumerate(receipt["attempts"], 1)
     ]  # fmt: skip
     columns = ("#", "SERVICE", "MODEL", "STARTED", "OUTCOME", "STATUS", "FIRST BYTE", "TOOK", "WHY")
     print_table(Listing(columns=columns, rows=rows, values=None))
+
+
+def _why(attempt: Mapping[str, Any]) -> str:
+    """What was special about an attempt, and why it failed."""
+    return cells.text("; ".join(filter(None, (attempt.get("note"), attempt["error"]))))
 
 
 def _outcome(receipt: Receipt) -> str:
