@@ -37,8 +37,10 @@ class Guard(Protocol):
 class InFlight(Protocol):
     """Counts open requests."""
 
-    def guard(self, service_id: str, candidate: Candidate | None = None, ask: Ask | None = None) -> Guard:
-        """One more of a service, until it is closed; with `ask`, something is learned from it."""
+    def guard(
+        self, service_id: str, candidate: Candidate | None = None, ask: Ask | None = None, *, reserved: bool = False
+    ) -> Guard:
+        """One more of a service, or the one that was `reserved`; with `ask`, something is learned from it."""
         ...
 
 

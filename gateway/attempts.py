@@ -14,19 +14,18 @@ from functools import partial
 
 from aiohttp import web
 
+from gateway.admission import Admission, Place
 from gateway.attempt import Attempt, InFlight
 from gateway.circuit import Circuits
 from gateway.delivery import Delivery
 from gateway.errors import passed_on, should_repeat
 from gateway.exchange import Exchange
-from gateway.loading import Loading
 from gateway.middleware import Meter
 from gateway.opening import Opening
 from gateway.plan import Plan, as_it_is
 from gateway.relay import Comments, Spawn, end_with
 from gateway.retry_budget import RetryBudget
 from gateway.turns import Failed, following
-from gateway.upstream import Upstream
 from gateway.verdict import LONGEST_WAIT_S, AttemptFailed
 from geniehive.config import GatewayConfig
 from geniehive.errors import GenieHiveError, NoServiceAvailable, UpstreamError, UpstreamUnavailable
@@ -40,16 +39,17 @@ class Attempts:
 
     def __init__(
         self,
-        upstream: Upstream,
         in_flight: InFlight,
         circuits: Circuits,
-        loading: Loading,
+        admission: Admission,
+        opening: Opening,
         limits: GatewayConfig,
         spawn: Spawn,
         meter: Meter,
         dice: Callable[[], float],
     ) -> None:
-        self._opening = Opening(upstream, loading, limits)
+        self._opening = opening
+        self._admission = admission
         self._delivery = Delivery(limits)
         self._in_flight = in_flight
         self._circuits = circuits
@@ -83,10 +83,14 @@ class Attempts:
         if not options:
             raise UpstreamUnavailable("there is nobody to ask")
         while True:
-            candidate = options[0] if not self._circuits else await self._choose(exchange, options)
-            if candidate is None:
-                break
-            ended = await self._attempt(exchange, plan, comments, candidate, patient=patient)
+            candidate, place = options[0], None
+            if self._circuits or not self._admission.takes(candidate.service.service_id):
+                chosen = await self._choose(exchange, options)
+                if chosen is None:
+                    break
+                candidate, place = chosen
+            attempt = self._enter(exchange, candidate, place)
+            ended = await self._attempt(exchange, plan, comments, attempt, patient=patient)
             if not isinstance(ended, AttemptFailed):
                 return ended
             failed.append(Failed(candidate, ended))
@@ -105,10 +109,9 @@ class Attempts:
         return _give_up(last)
 
     async def _attempt(
-        self, exchange: Exchange, plan: Plan, comments: Comments, candidate: Candidate, *, patient: bool
+        self, exchange: Exchange, plan: Plan, comments: Comments, attempt: Attempt, *, patient: bool
     ) -> web.StreamResponse | AttemptFailed:
         """One candidate's answer to its end, or why it gave none."""
-        attempt = self._enter(exchange, candidate)
         try:
             begun = await self._opening.begin(exchange, plan, attempt.tried, patient=patient)
             if begun.scanner is not None:  # when the first token of a whole body was there, nobody knows
@@ -130,19 +133,36 @@ class Attempts:
             attempt.close()
         return response
 
-    def _enter(self, exchange: Exchange, candidate: Candidate) -> Attempt:
-        """Take a place at the candidate's service."""
+    def _enter(self, exchange: Exchange, candidate: Candidate, place: Place | None = None) -> Attempt:
+        """Begin at the candidate's service, at the place that was taken there, if one was."""
         service_id = candidate.service.service_id
-        trial = bool(self._circuits) and self._circuits.begin(service_id, exchange.now())
-        guard = self._in_flight.guard(service_id, candidate, exchange.ask)
+        if place is not None:
+            trial = place.trial
+        else:
+            trial = bool(self._circuits) and self._circuits.begin(service_id, exchange.now())
+        guard = self._in_flight.guard(service_id, candidate, exchange.ask, reserved=place is not None)
         return Attempt(exchange, candidate, guard, self._circuits, self._meter, trial=trial)
 
-    async def _choose(self, exchange: Exchange, options: tuple[Candidate, ...]) -> Candidate | None:
-        """The first that takes work; else the least bad, once its rest is over. None if all rest for too long."""
+    async def _choose(
+        self, exchange: Exchange, options: tuple[Candidate, ...]
+    ) -> tuple[Candidate, Place | None] | None:
+        """The first that takes work and has a place, if need be after a wait. None if all rest for too long."""
         now = exchange.now()
-        for each in options:
-            if not self._circuits.kept_back(each.service.service_id, now):
-                return each
+        ready = tuple(each for each in options if not self._circuits.kept_back(each.service.service_id, now))
+        if not ready:
+            least = await self._least_bad(exchange, options)
+            if least is None:
+                return None
+            ready = (least,)
+        for each in ready:
+            if self._admission.takes(each.service.service_id):
+                return each, None
+        place = await self._admission.wait(exchange, ready)
+        return next(each for each in ready if each.service.service_id == place.service_id), place
+
+    async def _least_bad(self, exchange: Exchange, options: tuple[Candidate, ...]) -> Candidate | None:
+        """Of services that are all kept back, one that is free soon, else one that may be tried all the same."""
+        now = exchange.now()
         rests = [(self._circuits.rest_s(each.service.service_id, now), each) for each in options]
         rest, least = min((each for each in rests if each[0] > 0), key=lambda each: each[0], default=(0.0, None))
         if least is not None and rest <= LONGEST_WAIT_S:
