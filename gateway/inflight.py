@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 from collections import deque
 from collections.abc import Callable, Collection
+from math import ceil
 from types import TracebackType
 from typing import Self
 
@@ -19,6 +20,8 @@ from geniehive.routing.ledger import Ask, Ledger, Outcome, Ticket
 from geniehive.routing.table import RoutingTable
 
 _RECENT = 32  # finished requests that a median is taken over
+_ENOUGH = 20  # of them, to know who is late
+_IN_TIME = 0.95
 
 
 class _Tally:
@@ -146,6 +149,12 @@ class InFlight:
     def reported(self, service_id: str) -> int:
         """The most that this worker lately told the control plane to have open: it may know of that still."""
         return max(self._reported.get(service_id, 0), self._reported_before.get(service_id, 0))
+
+    def late_s(self, service_id: str, *, streamed: bool) -> float | None:
+        """Within how many seconds 19 of 20 answers began there, or came whole; None if too few were seen."""
+        tally = self._tallies.get(service_id)
+        seen = () if tally is None else (tally.ttft if streamed else tally.latency)
+        return sorted(seen)[ceil(_IN_TIME * len(seen)) - 1] if len(seen) >= _ENOUGH else None
 
     def typical_s(self, service_id: str) -> float | None:
         """How long requests took there lately; None if none ended."""
