@@ -21,6 +21,7 @@ from gateway.middleware import Meter
 from gateway.opening import Opening
 from gateway.plan import Plan, as_it_is
 from gateway.relay import Comments, Spawn, end_with
+from gateway.resumption import Resumption
 from gateway.retry_budget import RetryBudget
 from gateway.upstream import Upstream
 from gateway.verdict import AttemptFailed
@@ -77,6 +78,7 @@ class Attempts:
         self._meter = meter
         self._dice = dice
         self._budget = RetryBudget()
+        self._resumption = Resumption(self._opening, self._delivery, self._enter, self._budget.spend, limits, meter)
 
     async def run(self, exchange: Exchange, plan: Plan) -> web.StreamResponse:
         """The answer of the first candidate that gives one. Raises the error of the last one otherwise."""
@@ -84,7 +86,10 @@ class Attempts:
         exchange.stream = plan.stream
         comments = Comments(exchange, self._limits.keepalive_comment_s if plan.stream else 0, self._spawn)
         try:
-            return await self._run(exchange, plan, comments)
+            response = await self._run(exchange, plan, comments)
+            if exchange.cut is not None and exchange.response is not None:
+                await self._resumption.go_on(exchange, plan, exchange.response, exchange.cut)
+            return response
         except GenieHiveError as error:
             await comments.stop()
             if exchange.response is None:
@@ -139,6 +144,10 @@ class Attempts:
             await end_with(exchange.response, failed.error, failed.passed.body)
             return exchange.response
         return _give_up(failed)
+
+    def _enter(self, exchange: Exchange, candidate: Candidate) -> AbstractContextManager[Guard]:
+        """One more open request of a service."""
+        return self._in_flight.guard(candidate.service.service_id, candidate, exchange.ask)
 
     def _may_repeat(
         self, exchange: Exchange, plan: Plan, failed: AttemptFailed, following: Candidate, crashes: int

@@ -145,6 +145,19 @@ class Transcript:
             self._sent.absorb(b"".join(kept))
 
 
+class Spliced:
+    """What the client has of a stream that goes on already: its splice writes down itself what passes."""
+
+    keep = None
+
+    def __init__(self, sent: Sent) -> None:
+        self._sent = sent
+
+    def sent(self) -> Sent | None:
+        """What the client has; None if that is not known any more."""
+        return self._sent if self._sent.clear else None
+
+
 def events_in(block: bytes) -> Iterator[Json]:
     """The data of each event. Raises Unclear for what is no JSON object."""
     for event in split_events(block):

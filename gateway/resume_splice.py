@@ -87,9 +87,14 @@ class Splice:
 
     def __call__(self, block: bytes) -> bytes:
         """Whole events as the client gets them; may be empty. Raises Disagrees."""
+        size, joined = self._sent.size, self.joined
         try:
             passed = b"".join([self._written(each) for event in events_in(block) if (each := self._event(event))])
-        except Unclear:
+        except (Unclear, Disagrees) as error:
+            # What was written down of this block will not pass: from here nobody can go on.
+            self._sent.clear = self._sent.size == size and self.joined is joined
+            if isinstance(error, Disagrees):
+                raise
             raise Disagrees("another engine's answer cannot be compared with what was already sent") from None
         return passed + DONE if b"[DONE]" in block and _ends(block) else passed
 
