@@ -125,6 +125,8 @@ class ControlConfig(Section, frozen=True, kw_only=True):
     """What nodes are told; must be less than the lease."""
     max_message_bytes: Count = 16 * 1024 * 1024
     """Largest gRPC message."""
+    allowed_endpoints: tuple[str, ...] = ()
+    """Networks (192.168.1.0/24) and names of engines that nodes may announce besides addresses of their own host."""
 
 
 class ControlPlaneConfig(Section, frozen=True, kw_only=True):
