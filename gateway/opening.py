@@ -83,6 +83,7 @@ class Opening:
                 max_bytes=self._limits.max_answer_bytes,
                 rewrite=plan.rewrite(tried.candidate),
                 keep=None if kept is None else kept.keep,
+                choices=plan.choices,
             )
             return await _first_content(response, scanner, plan, kept)
         body = await _up_to(response, _HELD_BYTES)
