@@ -20,10 +20,12 @@ from typing import Any
 import geniehive
 from gateway.attempts import Attempts
 from gateway.auth import INFERENCE, Authenticator
+from gateway.circuit import Circuits
 from gateway.cluster import ClusterViews
 from gateway.http import Server
 from gateway.inflight import InFlight
 from gateway.listen import bind, url_of
+from gateway.loading import Loading
 from gateway.meter import MetricsMeter
 from gateway.metrics import Metrics
 from gateway.middleware import Front
@@ -133,14 +135,16 @@ def build_app(
     cluster: ClusterViews,
     requests: RequestViews,
     spawn: Spawn,
+    circuits: Circuits | None = None,
 ) -> Front:
     """What answers requests, from the parts that outlive them."""
     limits = config.gateway
-    metrics = Metrics(view, in_flight)
+    circuits = Circuits(limits.ejection) if circuits is None else circuits
+    metrics = Metrics(view, in_flight, circuits)
     receipts = requests.receipts
     meter = MetricsMeter(metrics, receipts.keep)
-    attempts = Attempts(upstream, in_flight, limits, spawn, meter, random.random)
-    router = Router(view, in_flight, receipts=limits.receipts > 0)
+    attempts = Attempts(upstream, in_flight, circuits, Loading(view, limits), limits, spawn, meter, random.random)
+    router = Router(view, in_flight, circuits, receipts=limits.receipts > 0)
     operations = Operations(view, metrics, geniehive.__version__)
     table = route_table(
         Generate(router, attempts, limits),

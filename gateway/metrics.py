@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
+from gateway.circuit import Circuits
 from gateway.inflight import InFlight
 from gateway.view import RoutingView
 from geniehive.resources import LeaseState
@@ -27,7 +28,7 @@ _OVERHEAD_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.1)
 class Metrics:
     """The metrics of one worker."""
 
-    def __init__(self, view: RoutingView, in_flight: InFlight) -> None:
+    def __init__(self, view: RoutingView, in_flight: InFlight, circuits: Circuits) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "geniehive_gateway_requests",
@@ -60,7 +61,7 @@ class Metrics:
             buckets=_OVERHEAD_BUCKETS,
             registry=self.registry,
         )
-        self.registry.register(_Gauges(view, in_flight))
+        self.registry.register(_Gauges(view, in_flight, circuits))
 
     def exposition(self) -> bytes:
         """The text that Prometheus reads."""
@@ -70,9 +71,10 @@ class Metrics:
 class _Gauges(Collector):
     """What is known at the moment of the scrape; a value that is unknown has no sample."""
 
-    def __init__(self, view: RoutingView, in_flight: InFlight) -> None:
+    def __init__(self, view: RoutingView, in_flight: InFlight, circuits: Circuits) -> None:
         self._view = view
         self._in_flight = in_flight
+        self._circuits = circuits
 
     def describe(self) -> Iterable[Metric]:
         """Nothing is known before the first scrape."""
@@ -81,6 +83,7 @@ class _Gauges(Collector):
     def collect(self) -> Iterable[Metric]:
         """See Collector."""
         yield self._open()
+        yield from self._ejections()
         yield _gauge(
             "geniehive_gateway_connected", "1 while the control plane answers.", [], float(self._view.connected)
         )
@@ -93,6 +96,21 @@ class _Gauges(Collector):
         for service_id, count in sorted(self._in_flight.counts.items()):
             family.add_metric([service_id], count)
         return family
+
+    def _ejections(self) -> Iterable[Metric]:
+        out = GaugeMetricFamily(
+            "geniehive_gateway_kept_back",
+            "1 for a service that this worker keeps back by how it fared: ejected, half_open or resting.",
+            labels=("service", "state"),
+        )
+        for service_id, state in sorted(self._circuits.out(self._in_flight.now()).items()):
+            out.add_metric([service_id, state], 1)
+        often = CounterMetricFamily(
+            "geniehive_gateway_ejections", "Times that this worker ejected a service.", labels=("service",)
+        )
+        for service_id, count in sorted(self._circuits.ejections.items()):
+            often.add_metric([service_id], count)
+        return out, often
 
     def _nodes(self) -> Iterable[Metric]:
         snapshot = self._view.current().snapshot

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Protocol
 
+from gateway.circuit import Circuits
 from gateway.exchange import Exchange
 from geniehive.errors import GenieHiveError
 from geniehive.resources import Operation
@@ -43,6 +44,9 @@ class Load(Protocol):
         ...
 
 
+_NOBODY: Mapping[str, str] = {}
+
+
 def _unread(now: float, _put_before: bytes) -> Ask:
     return Ask(now)
 
@@ -50,9 +54,10 @@ def _unread(now: float, _put_before: bytes) -> Ask:
 class Router:
     """Decides without waiting: one look at the table, one at the counts."""
 
-    def __init__(self, view: View, load: Load, *, receipts: bool = True) -> None:
+    def __init__(self, view: View, load: Load, circuits: Circuits, *, receipts: bool = True) -> None:
         self._view = view
         self._load = load
+        self._circuits = circuits
         self._receipts = receipts
         self._turns = count()
 
@@ -75,9 +80,16 @@ class Router:
         learns = found.strategy in LEARNING
         if learns:  # only then the prompt is looked at, and the ledger hears of the request
             exchange.ask = ask = ask_of(exchange.now(), found.role.role_id.encode() if found.role else b"")
-        ordered = order(table, found, counts, turn, ask=ask, ledger=ledger, limit=LIMIT)
+        exchange.found = found
+        ordered, kept_back = order(table, found, counts, turn, ask=ask, ledger=ledger, limit=LIMIT), _NOBODY
+        if self._circuits:
+            ordered, kept_back = self._circuits.arrange(ordered, exchange.now())
+            if len(ordered) < len(found.candidates) and all(each.service.service_id in kept_back for each in ordered):
+                ordered = order(table, found, counts, turn, ask=ask, ledger=ledger)
+                ordered, kept_back = self._circuits.arrange(ordered, exchange.now())
         if self._receipts:
             exchange.decision = made = decide(name, found, ordered, table.observed, counts)
+            made.kept_back = kept_back
             if learns:
                 made.weighed = weigh(table, found, ordered, counts, ask, ledger)
         return ordered

@@ -19,6 +19,7 @@ Seconds = Annotated[float, Meta(gt=0)]
 SecondsOrOff = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=1)]
 Workers = Annotated[int, Meta(ge=1, le=256)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 Weight = Annotated[float, Meta(ge=0, le=1000)]
 
 DiscoverProtocol = Literal[
@@ -67,6 +68,23 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Base of all sections: frozen, and strict about keys."""
 
 
+class EjectionConfig(Section, frozen=True, kw_only=True):
+    """When a worker of the gateway keeps a service out for a while, by how its own requests fared there."""
+
+    failures: Annotated[int, Meta(ge=0)] = 5
+    """In a row, after which a service is ejected; 0 is never."""
+    failure_rate: Share = 0.5
+    """Of the requests of the last 10 seconds, from which on a service is ejected; 0 is never."""
+    least_requests: Count = 10
+    """In those 10 seconds, for the rate to count."""
+    first_s: Seconds = 1
+    """For which a service is ejected; each ejection in a row lasts twice as long."""
+    longest_s: Seconds = 10
+    """For an ejection."""
+    trials: Count = 1
+    """Requests at a time that may try a service again once its ejection is over; one that goes well ends it."""
+
+
 class GatewayConfig(Section, frozen=True, kw_only=True):
     """The HTTP side: where it listens, and how long it waits for whom."""
 
@@ -93,7 +111,9 @@ class GatewayConfig(Section, frozen=True, kw_only=True):
     connect_timeout_s: Seconds = 5
     """For a connection to an engine."""
     first_byte_timeout_s: Seconds = 300
-    """For an engine's first byte; a model may have to load."""
+    """For an engine's first byte, not counting the time in which it is known to load the model."""
+    load_timeout_s: Seconds = 600
+    """For the first byte of an engine that has to load the model."""
     idle_timeout_s: Seconds = 120
     """Between two pieces of an engine's stream."""
     request_timeout_s: Seconds = 3600
@@ -110,6 +130,8 @@ class GatewayConfig(Section, frozen=True, kw_only=True):
     """Fields of JSON bodies (top level) and forms that engines never see from clients; policies may set them."""
     receipts: Annotated[int, Meta(ge=0, le=100_000)] = 1000
     """Finished requests whose receipts each worker keeps; 0 is none."""
+    ejection: EjectionConfig = EjectionConfig()
+    """When failing services are kept out."""
 
 
 class ControlConfig(Section, frozen=True, kw_only=True):

@@ -55,6 +55,8 @@ class Decision(msgspec.Struct, gc=False):  # never part of a cycle
     measured: Mapping[str, Observed] = {}
     own: Mapping[str, int] = {}
     weighed: tuple[Weighed, ...] = ()
+    kept_back: Mapping[str, str] = {}
+    """Why the gateway would rather not ask a service, by service id: it failed or was busy lately."""
 
 
 def decide(
@@ -89,6 +91,10 @@ class Tried(msgspec.Struct, gc=False):
     outcome: str = "open"
     reason: str = ""
     """Why it failed, in our words."""
+    note: str = ""
+    """What was special about it, in words."""
+    loading_at: float | None = None
+    """When its model was last known to be loading."""
     status: int | None = None
     """HTTP status of the engine's answer."""
     answer_bytes: int = 0
@@ -156,6 +162,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     host_id: str
     started_ms: float
     outcome: str
+    note: str | None
     error: str | None
     status: int | None
     first_byte_ms: float | None
@@ -291,6 +298,7 @@ def _attempt(tried: Tried, facts: Facts) -> Attempt:
         host_id=host.host_id,
         started_ms=_ms(tried.began - facts.began),
         outcome=tried.outcome,
+        note=tried.note or None,
         error=reason or None,
         status=tried.status,
         first_byte_ms=_ms(tried.until - tried.began) if tried.streamed and tried.until is not None else None,
@@ -312,7 +320,7 @@ def _candidates(decision: Decision) -> list[CandidateSeen]:
                 tier=candidate.tier,
                 score=weighed.score,
                 signals={**_signals(decision, candidate.service.service_id), **weighed.signals},
-                reasons=(*reasons(candidate), *weighed.reasons),
+                reasons=(*reasons(candidate), *weighed.reasons, *_kept_back(decision, candidate)),
             )
         )
     return seen
@@ -325,6 +333,11 @@ def _signals(decision: Decision, service_id: str) -> dict[str, float]:
     known = {name: getattr(seen, name) for name in _SIGNALS}
     own = decision.own.get(service_id, 0)
     return {**{name: value for name, value in known.items() if value is not None}, "own_in_flight": own}
+
+
+def _kept_back(decision: Decision, candidate: Candidate) -> tuple[str, ...]:
+    why = decision.kept_back.get(candidate.service.service_id)
+    return (why,) if why else ()
 
 
 def reasons(candidate: Candidate) -> tuple[str, ...]:

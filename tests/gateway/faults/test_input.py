@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import httpx
 import pytest
@@ -39,7 +40,7 @@ async def test_unclear_framing_is_400_and_closed_and_what_hides_behind_it_is_nev
     async with upstream((completion(), KEEP)) as up, gateway(up.url) as gw:
         found = await raw(gw.port, data)
         assert found.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
-        assert found.count(b"HTTP/1.") == 1
+        assert len(re.findall(rb"HTTP/1\.[01] \d{3} ", found)) == 1
         assert json.loads(found.partition(b"\r\n\r\n")[2])["error"].keys() == SHAPE
         assert up.connections == 0
         good = POST + b"connection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(BODY), BODY)
