@@ -41,6 +41,15 @@ class Case(NamedTuple):
     alone: int = 502
     passed: bool = False
     final: bool = False
+    silent: bool = False
+    """Whether it has to be waited for in vain."""
+    rests: bool = False
+    """Whether the service has asked to be left alone for longer than a client waits."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether a timeout ends it."""
+        return self.silent or self.alone == 504
 
 
 def _whole(status=200, body=b"{}", kind="application/json", **headers):
@@ -84,7 +93,7 @@ BEFORE = {
     "502": Case(_whole(502, BOOM)),
     "503": Case(_whole(503, {"error": "server busy"}), 503),
     "504": Case(_whole(504), 504),
-    "429": Case(_whole(429, BOOM, retry_after="7"), 429),
+    "429": Case(_whole(429, BOOM, retry_after="7"), 429, rests=True),
     "200 with an error of the server": Case(_whole(200, BOOM)),
     "200 with an error of the request": Case(_whole(200, {"error": {"message": "no", "code": 400}}), 400, passed=True),
     **{
@@ -159,7 +168,7 @@ STREAMS = {
     "reset in the stream": Case((*_BEGUN, RESET), CUT),
     "reset inside of an event": Case((*_BEGUN, chunk(b'data: {"cho'), RESET), CUT),
     "closed in the stream": Case((*_BEGUN, CLOSE), CUT),
-    "hang in the stream": Case((*_BEGUN, HANG), CUT),
+    "hang in the stream": Case((*_BEGUN, HANG), CUT, silent=True),
     "a clean end without a finish": Case((*_BEGUN, LAST_CHUNK, KEEP), CUT),
     "an error event in the stream": Case((*_BEGUN, chunk(event(BOOM)), chunk(DONE), LAST_CHUNK, KEEP), CUT),
     "a bare error in the stream": Case((*_BEGUN, chunk(event({"error": "boom"})), LAST_CHUNK, KEEP), CUT),

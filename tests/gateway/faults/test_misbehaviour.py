@@ -16,7 +16,7 @@ from tests.gateway.misbehaviour import ANSWERS, CUT, GOOD, STREAMS, WELL
 
 CHAT = "/v1/chat/completions"
 ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
-QUICK = {"first_byte_timeout_s": 0.25, "idle_timeout_s": 0.25, "connect_timeout_s": 1}
+QUICK = {"first_byte_timeout_s": 0.25, "idle_timeout_s": 0.25}
 SHAPE = {"message", "type", "param", "code"}
 CASES = [
     *(pytest.param(case, False, id=f"plain, {name}") for name, case in ANSWERS.items()),
@@ -63,7 +63,7 @@ def well(streamed):
 async def test_alone_it_is_an_error_that_says_so_and_the_next_request_succeeds(case, streamed):
     async with (
         upstream(case.script) as up,
-        gateway(up.url, **QUICK) as gw,
+        gateway(up.url, **(QUICK if case.waits else {})) as gw,
         httpx.AsyncClient(timeout=10) as http,
     ):
         found = await ask(http, gw, streamed)
@@ -79,7 +79,12 @@ async def test_alone_it_is_an_error_that_says_so_and_the_next_request_succeeds(c
             assert found.json()["error"].keys() == SHAPE
         assert b"127.0.0.1" not in found.content
         up.scripts = [well(streamed)]
-        await goes_on(http, gw, streamed)
+        if case.rests:
+            found = await ask(http, gw, streamed)
+            assert found.status_code == 503
+            assert 1 <= float(found.headers["retry-after"]) <= 7
+        else:
+            await goes_on(http, gw, streamed)
 
 
 @pytest.mark.parametrize(("case", "streamed"), CASES)
@@ -87,7 +92,7 @@ async def test_beside_a_service_that_is_well_the_client_gets_its_answer(case, st
     async with (
         upstream(case.script) as bad,
         upstream(well(streamed)) as good,
-        gateway(bad.url, good.url, **QUICK) as gw,
+        gateway(bad.url, good.url, **(QUICK if case.waits else {})) as gw,
         httpx.AsyncClient(timeout=10) as http,
     ):
         found = await ask(http, gw, streamed)
