@@ -35,6 +35,7 @@ from gateway.openai.generate import Generate
 from gateway.openai.models import Models
 from gateway.opening import Opening
 from gateway.operations import Operations
+from gateway.own_metrics import OwnMetrics
 from gateway.receipts import Receipts
 from gateway.relay import Spawn
 from gateway.request_views import RequestViews
@@ -170,6 +171,7 @@ def build_app(
         table, authenticator.check, meter, refused_when_draining=INFERENCE, request_timeout_s=limits.request_timeout_s
     )
     operations.front = front
+    OwnMetrics(metrics.registry, lambda: front.open_requests, upstream)
     receipts.open_exchanges = lambda: front.exchanges
     return front
 

@@ -25,6 +25,7 @@ from gateway.middleware import Meter
 from gateway.opening import Begun, Opening
 from gateway.plan import Plan, as_it_is
 from gateway.relay import Comments, Spawn, end_with
+from gateway.resumption import Resumption
 from gateway.retry_budget import RetryBudget
 from gateway.turns import Failed, following
 from gateway.verdict import LONGEST_WAIT_S, AttemptFailed
@@ -60,6 +61,7 @@ class Attempts:
         self._dice = dice
         self.budget = RetryBudget()
         """What repeats of all kinds are taken from."""
+        self._resumption = Resumption(self._opening, self._delivery, self._enter, circuits, self.budget, limits, meter)
 
     async def run(self, exchange: Exchange, plan: Plan) -> web.StreamResponse:
         """The answer of the first candidate that gives one. Raises the error of the last one otherwise."""
@@ -67,7 +69,10 @@ class Attempts:
         exchange.stream = plan.stream
         comments = Comments(exchange, self._limits.keepalive_comment_s if plan.stream else 0, self._spawn)
         try:
-            return await self._run(exchange, plan, comments)
+            response = await self._run(exchange, plan, comments)
+            if exchange.cut is not None and exchange.response is not None:
+                await self._resumption.go_on(exchange, plan, exchange.response, exchange.cut)
+            return response
         except GenieHiveError as error:
             await comments.stop()
             if exchange.response is None:

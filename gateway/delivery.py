@@ -24,16 +24,9 @@ class Delivery:
         """The rest of the answer; and whether it came to its proper end."""
         if begun.scanner is not None:
             response = exchange.response or commit(exchange)
-            well = await relay(
-                exchange,
-                response,
-                begun.upstream,
-                begun.scanner,
-                begun.head,
-                idle_timeout_s=self._limits.idle_timeout_s,
-                grace_s=begun.grace_s,
-                done_marker=begun.done_marker,
-            )
+            well = await relay(exchange, response, begun, begun.scanner, self._limits.idle_timeout_s)
+            if not well:
+                tried.reason = exchange.failure
             return response, well
         if exchange.response is not None:
             raise UpstreamUnavailable("a stream was asked for, and the engine answered without one")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from gateway.exchange import Exchange
 from gateway.loading import LOOK_EVERY_S, Loading
-from gateway.plan import Plan
+from gateway.plan import Kept, Plan
 from gateway.sse import SseScanner, told_in, too_large
 from gateway.upstream import Refused, Upstream, UpstreamResponse
 from gateway.verdict import AttemptFailed, Kind, judge, judge_answer, judge_event
@@ -36,6 +36,9 @@ class Begun(NamedTuple):
     content_type: str = ""
     done_marker: bool = False
     grace_s: float = 0
+    """For what may follow in a stream once the engine said that it finished: usage, `[DONE]`."""
+    kept: Kept | None = None
+    """What the client has of a stream that another engine could go on with."""
 
     def told(self, tried: Tried) -> None:
         """Write down what the answer tells of itself."""
@@ -116,8 +119,14 @@ class Opening:
         if response.status >= 300:
             raise judge(response.status, response.headers, await _up_to(response, _HELD_EVENTS))
         if response.content_type == "text/event-stream" and (plan.stream or not plan.json):
-            scanner = SseScanner(max_bytes=self._limits.max_answer_bytes, rewrite=plan.rewrite(tried.candidate))
-            return await _first_content(response, scanner, plan)
+            kept = plan.keep(tried.candidate)
+            scanner = SseScanner(
+                max_bytes=self._limits.max_answer_bytes,
+                rewrite=plan.rewrite(tried.candidate),
+                keep=None if kept is None else kept.keep,
+                choices=plan.choices,
+            )
+            return await _first_content(response, scanner, plan, kept)
         body = await _up_to(response, _HELD_BYTES)
         if len(body) > self._limits.max_answer_bytes:
             raise AttemptFailed(too_large(self._limits.max_answer_bytes))
@@ -157,7 +166,7 @@ def _check(response: UpstreamResponse, plan: Plan, body: bytes) -> None:
         raise AttemptFailed(UpstreamUnavailable("a stream was asked for, and the engine answered without one"))
 
 
-async def _first_content(response: UpstreamResponse, scanner: SseScanner, plan: Plan) -> Begun:
+async def _first_content(response: UpstreamResponse, scanner: SseScanner, plan: Plan, kept: Kept | None) -> Begun:
     """Read a stream until its first content. An end or an error before that is a failed attempt."""
     held, size = [], 0
     while size < _HELD_EVENTS:
@@ -173,4 +182,4 @@ async def _first_content(response: UpstreamResponse, scanner: SseScanner, plan: 
         raise judge_event(response.headers, scanner.error)
     if scanner.over and not scanner.content:
         raise UpstreamUnavailable("the engine's stream ended before it began")
-    return Begun(response, b"".join(held), scanner, done_marker=plan.done_marker, grace_s=plan.grace_s)
+    return Begun(response, b"".join(held), scanner, done_marker=plan.done_marker, grace_s=plan.grace_s, kept=kept)

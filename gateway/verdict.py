@@ -214,6 +214,8 @@ def judge_answer(headers: Mapping[str, str], body: bytes, *, whole: bool) -> Att
     if not whole:
         return None if body[:64].lstrip().startswith(b"{") else nonsense
     try:
+        if not body.isascii():
+            body.decode()  # texts that are not looked at are not checked by the parser
         said = _answer.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return nonsense

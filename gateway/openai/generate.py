@@ -6,6 +6,7 @@ reaches the engine byte for byte.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -19,6 +20,8 @@ from gateway.openai.body import JsonBody, parse
 from gateway.openai.bulk import AT_ONCE
 from gateway.openai.conversation import ask_of
 from gateway.openai.shaping import Shaper, Shaping
+from gateway.resume_sent import Transcript
+from gateway.resumption import resumable
 from gateway.router import Router
 from gateway.upstream import UpstreamRequest
 from geniehive.config import GatewayConfig
@@ -29,6 +32,7 @@ from geniehive.routing.candidate import Candidate
 _PASSED_ON = ("traceparent", "tracestate")
 _GRACE_S = 0.25
 _MORE_GRACE_S = 2.0
+_MOST_CHOICES = 1024
 _STREAMED = frozenset({Operation.CHAT, Operation.COMPLETION})
 
 
@@ -55,6 +59,7 @@ class Generate:
         self._router = router
         self._attempts = attempts
         self._limits = limits
+        self._resumes = limits.max_resume_bytes > 0 and limits.max_resumptions > 0
         self._parser = ThreadPoolExecutor(1, "parser")  # two would only wait for the interpreter, and the loop for both
 
     def handler(self, operation: Operation, path: str) -> Handler:
@@ -68,9 +73,25 @@ class Generate:
             stream = body.stream and operation in _STREAMED
             candidates = self._router.candidates(body.model, operation, exchange, partial(ask_of, body))
             plan = _plan(exchange, shaping, candidates, path, stream=stream, grace_s=_grace(body))
+            if stream and "n" in body.fields:
+                plan = plan._replace(choices=_choices(body))
+            if stream and len(candidates) > 1 and self._resumes:
+                plan = plan._replace(operation=operation, keep=self._keeper(shaping, operation, candidates))
             return await self._attempts.run(exchange, plan)
 
         return handle
+
+    def _keeper(
+        self, shaping: Shaping, operation: Operation, candidates: tuple[Candidate, ...]
+    ) -> Callable[[Candidate], Transcript | None]:
+        """What keeps the streams of candidates that another one could continue."""
+
+        def keep(candidate: Candidate) -> Transcript | None:
+            if not resumable(candidate, operation, candidates):
+                return None
+            return Transcript(self._limits.max_resume_bytes, hides=shaping.rewrite(candidate) is not None)
+
+        return keep
 
     async def _parsed(self, exchange: Exchange, raw: bytes) -> JsonBody:
         """The checked body. A large one is parsed in a thread, one at a time, while other requests go on."""
@@ -83,8 +104,13 @@ def _grace(body: JsonBody) -> float:
     """How long to wait behind a finish for `[DONE]`: longer where usage is still to come, or other choices."""
     options = body.fields.get("stream_options")
     more = isinstance(options, dict) and options.get("include_usage") is True
-    choices = body.fields.get("n")
-    return _MORE_GRACE_S if more or not (choices is None or choices == 1) else _GRACE_S
+    return _MORE_GRACE_S if more or _choices(body) != 1 else _GRACE_S
+
+
+def _choices(body: JsonBody) -> int:
+    """How many answers are asked for; nonsense is for the engine to refuse."""
+    asked = body.fields.get("n")
+    return asked if type(asked) is int and 1 <= asked <= _MOST_CHOICES else 1
 
 
 def _plan(
