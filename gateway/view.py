@@ -6,17 +6,21 @@ gone the last table stays, marked stale.
 
 from __future__ import annotations
 
+from geniehive.config import ScoredConfig
 from geniehive.errors import NotReady
 from geniehive.resources import HostObserved, Observed, Snapshot, SnapshotDelta
 from geniehive.routing.apply import apply_delta
 from geniehive.routing.table import RoutingTable
 
+_WEIGHTS = ScoredConfig()
+
 
 class RoutingView:
     """The current table and how fresh it is. Written by `RoutingWatch` alone."""
 
-    def __init__(self, default_strategy: str = "scored") -> None:
+    def __init__(self, default_strategy: str = "scored", weights: ScoredConfig = _WEIGHTS) -> None:
         self._default_strategy = default_strategy
+        self._weights = weights
         self.table: RoutingTable | None = None
         self.connected = False
 
@@ -35,7 +39,7 @@ class RoutingView:
 
     def replace(self, snapshot: Snapshot) -> None:
         """Route by this snapshot from now on."""
-        self.table = RoutingTable(snapshot, self._default_strategy)
+        self.table = RoutingTable(snapshot, self._default_strategy, self._weights)
 
     def change(self, delta: SnapshotDelta, revision: int) -> None:
         """Apply a change of shape. ValueError if it does not follow on what is here."""
