@@ -79,10 +79,12 @@ class Attempt:
         """The answer is over, and came to its proper end or not."""
         tried = self.tried
         tried.outcome = "ok" if well else "cut"
-        answer = Outcome(well, tried.prompt_tokens, tried.cached_tokens, tried.tokens)
+        answer = None  # where nothing is learned from it
+        if self._exchange.ask is not None:
+            answer = Outcome(well, tried.prompt_tokens, tried.cached_tokens, tried.tokens)
         self._guard.finish(ok=well, tokens=tried.tokens, answer=answer)
         if well:
-            if self._circuits:
+            if self._circuits.known:
                 self._circuits.well(self._service_id, self._exchange.now(), trial=self._taken())
         elif not self._exchange.interrupted:
             self._circuits.failed(self._service_id, self._exchange.now(), trial=self._taken())
@@ -96,7 +98,7 @@ class Attempt:
             self._circuits.busy(self._service_id, now, error.busy_s or _BACKOFF_S * (0.5 + dice), trial=trial)
         elif error.held_against:
             self._circuits.failed(self._service_id, now, trial=trial)
-        elif self._circuits:  # the request was at fault: the service works
+        elif self._circuits.known:  # the request was at fault: the service works
             self._circuits.well(self._service_id, now, trial=trial)
 
     def broke(self, reason: str) -> None:

@@ -88,7 +88,7 @@ class Router:
             exchange.ask = ask = ask_of(exchange.now(), found.role.role_id.encode() if found.role else b"")
         exchange.found = found
         made, kept_back = decided(table, found, counts, next(self._turns), ask, ledger, LIMIT), _NOBODY
-        if self._circuits:
+        if self._circuits.known:
             made, kept_back = self._circuits.arrange(made, exchange.now())
             if len(made.candidates) < len(found.candidates) and _all(made, kept_back):
                 every = decided(table, found, counts, next(self._turns), ask, ledger)
