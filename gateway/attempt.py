@@ -76,18 +76,19 @@ class Attempt:
             self._circuits.well(self._service_id, self._exchange.now(), trial=True)
 
     def over(self, *, well: bool) -> None:
-        """The answer is over, and came to its proper end or not."""
+        """The answer is over, and came to its proper end or not; what the gateway ended says nothing of the service."""
         tried = self.tried
         tried.outcome = "ok" if well else "cut"
+        if self._exchange.interrupted and not well:
+            return
         answer = None  # where nothing is learned from it
         if self._exchange.ask is not None:
             answer = Outcome(well, tried.prompt_tokens, tried.cached_tokens, tried.tokens)
         self._guard.finish(ok=well, tokens=tried.tokens, answer=answer)
-        if well:
-            if self._circuits.known:
-                self._circuits.well(self._service_id, self._exchange.now(), trial=self._taken())
-        elif not self._exchange.interrupted:
+        if not well:
             self._circuits.failed(self._service_id, self._exchange.now(), trial=self._taken())
+        elif self._circuits.known:
+            self._circuits.well(self._service_id, self._exchange.now(), trial=self._taken())
 
     def failed(self, error: AttemptFailed, dice: float) -> None:
         """It failed before its first byte. `dice` (0 to 1) spreads the return to engines that name no time."""
