@@ -122,6 +122,15 @@ async def test_a_service_that_just_refused_is_not_asked_before_its_time():
         assert len(up.seen) == 1
 
 
+async def test_of_several_failures_the_client_hears_of_the_one_that_says_when_to_come_back():
+    full = (answer(429, {"error": "slow down"}, retry_after="9"), KEEP)
+    async with upstream(full) as one, upstream(BAD) as two, gateway(one.url, two.url) as gw:
+        found = await ask(gw)
+        assert found.status_code == 429
+        assert found.headers["retry-after"] == "9"
+        assert found.headers["x-geniehive-attempts"] == "2"
+
+
 async def test_a_rest_that_is_short_is_waited_for():
     full = (answer(429, {"error": "slow down"}, retry_after="1"), KEEP)
     async with upstream(full, GOOD) as up, gateway(up.url) as gw:
@@ -227,6 +236,7 @@ async def test_a_load_is_bounded():
     async with upstream((HANG,)) as up, gateway(cold(up.url), **limits) as gw:
         found = await ask(gw)
         assert found.status_code == 504
+        assert "did not load the model within 0.7 s" in found.json()["error"]["message"]
         assert 0.6 < found.elapsed.total_seconds() < 2
 
 
