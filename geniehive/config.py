@@ -85,6 +85,10 @@ class GatewayConfig(Section, frozen=True, kw_only=True):
     """Largest multipart body (audio, images)."""
     max_answer_bytes: Count = 1024 * 1024 * 1024
     """Largest answer of an engine, streams too; a longer one is broken off with an error."""
+    max_resume_bytes: Annotated[int, Meta(ge=0)] = 1024 * 1024
+    """Text of a stream that is kept, so that another service can go on with it when it is cut; 0 is never."""
+    max_resumptions: Annotated[int, Meta(ge=0)] = 3
+    """Attempts to go on with one stream that was cut; 0 is none."""
     max_connections: Count = 10_000
     """Clients that may be connected to each worker; more are answered 503."""
     connect_timeout_s: Seconds = 5
@@ -122,6 +126,8 @@ class ControlConfig(Section, frozen=True, kw_only=True):
     """What nodes are told; must be less than the lease."""
     max_message_bytes: Count = 16 * 1024 * 1024
     """Largest gRPC message."""
+    allowed_endpoints: tuple[str, ...] = ()
+    """Networks (192.168.1.0/24) and names of engines that nodes may announce besides addresses of their own host."""
 
 
 class ControlPlaneConfig(Section, frozen=True, kw_only=True):

@@ -86,6 +86,8 @@ class Tried(msgspec.Struct, gc=False):
     status: int | None = None
     """HTTP status of the engine's answer."""
     answer_bytes: int = 0
+    resumed: str = ""
+    """How it went on with a stream that was cut: prefill, append or repeat; empty for an attempt from the start."""
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     tokens: int | None = None
@@ -138,7 +140,10 @@ class DroppedSeen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """One attempt; `started_ms` is from the request's arrival, `first_byte_ms` from the attempt's start."""
+    """One attempt; `started_ms` is from the request's arrival, `first_byte_ms` from the attempt's start.
+
+    `resumed` is how it went on with a stream that was cut (prefill, append or repeat); null for one from the start.
+    """
 
     service_id: str
     asset_id: str
@@ -149,6 +154,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     status: int | None
     first_byte_ms: float | None
     duration_ms: float
+    resumed: str | None = None
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
@@ -207,8 +213,8 @@ def outcome_of(facts: Facts) -> str:
     last = facts.tried[-1].outcome if facts.tried else ""
     if facts.status is None:
         return "open"
-    if last == "cut":
-        return last
+    if last == "cut" or (last == "failed" and any(each.outcome == "cut" for each in facts.tried)):
+        return "cut"  # also where others were asked to go on, and nobody could
     if facts.status == _CLIENT_GONE:
         return "cancelled"
     # A stream that never began may have been answered 200: its status went out with a comment line.
@@ -283,6 +289,7 @@ def _attempt(tried: Tried, facts: Facts) -> Attempt:
         status=tried.status,
         first_byte_ms=_ms(tried.until - tried.began) if tried.streamed and tried.until is not None else None,
         duration_ms=_ms(over - tried.began),
+        resumed=tried.resumed or None,
     )
 
 
