@@ -73,13 +73,17 @@ def listed(entries: Iterable[Json], who: object) -> list[Json]:
     return [entry for entry in entries if _has_name(entry, who) and _has_operation(entry, who)]
 
 
-def look(entry: Json, name: str, who: object, table: RoutingTable) -> Json:
-    """The entry of the catalogue for a name. Raises PermissionDenied if the caller may not ask for it."""
-    if isinstance(who, Principal) and who.limited:
+def check_name(who: object, name: str, table: RoutingTable) -> None:
+    """Raise PermissionDenied if the caller may not ask for this name, whether there is such a thing or not."""
+    if isinstance(who, Principal):
         assets_for(who, name, table)
-        if not _has_operation(entry, who):
-            can = ", ".join(sorted(who.operations))
-            raise PermissionDenied(f"this key may not ask for {name[:200]!r}: it is for {can}", param="model")
+
+
+def look(entry: Json, who: object) -> Json:
+    """The entry of the catalogue. Raises PermissionDenied if it does nothing that the caller may ask for."""
+    if isinstance(who, Principal) and not _has_operation(entry, who):
+        can = ", ".join(sorted(who.operations))
+        raise PermissionDenied(f"this key may not ask for {entry['id']!r}: it is for {can}", param="model")
     return entry
 
 

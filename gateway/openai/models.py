@@ -8,7 +8,7 @@ from aiohttp import web
 from gateway import catalogue
 from gateway.exchange import Exchange
 from gateway.inflight import InFlight
-from gateway.permits import listed, look
+from gateway.permits import check_name, listed, look
 from gateway.view import RoutingView
 
 
@@ -26,9 +26,9 @@ class Models:
 
     async def one(self, exchange: Exchange) -> web.Response:
         """GET /v1/models/{id}; ids may have slashes."""
-        table = self._view.current()
-        found = catalogue.model(table, exchange.tail, self._in_flight.counts)
-        return _json(look(found, exchange.tail, exchange.principal, table))
+        table, name = self._view.current(), exchange.tail
+        check_name(exchange.principal, name, table)  # first: whether a name that it may not say exists is not told
+        return _json(look(catalogue.model(table, name, self._in_flight.counts), exchange.principal))
 
 
 def _json(value: object) -> web.Response:
