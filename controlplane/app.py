@@ -20,6 +20,8 @@ from controlplane.auth import Gatekeeper
 from controlplane.benchmark_book import RESTORED
 from controlplane.benchmarks import BenchmarkService
 from controlplane.cluster import ClusterState
+from controlplane.endpoint_guard import EndpointGuard
+from controlplane.endpoint_policy import EndpointPolicy
 from controlplane.events import Instant
 from controlplane.leases import LeaseTerms
 from controlplane.loop import ControlLoop
@@ -120,11 +122,12 @@ def _prober(config: Config, loop: ControlLoop) -> Prober:
 
 
 async def _start_server(config: Config, loop: ControlLoop, store: SqlStore, clock: Clock) -> ControlServer:
+    policy = EndpointPolicy(config.control.allowed_endpoints, (one.endpoint for one in config.services))
     auth = config.auth
     gatekeeper = Gatekeeper(auth.node_api_keys, auth.admin_api_keys, auth.client_api_keys, tokens=loop.tokens)
     auditor = Auditor(loop, clock, gatekeeper)
     servicers = Servicers(
-        node=NodeSessions(loop),
+        node=NodeSessions(loop, EndpointGuard(policy)),
         routing=RoutingWatch(loop),
         cluster=ClusterService(loop, clock, gatekeeper, auditor, routing=config.routing),
         benchmarks=BenchmarkService(store, loop, clock, auditor),

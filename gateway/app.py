@@ -70,7 +70,7 @@ async def serve(
 ) -> None:
     """One worker on a bound socket: its watch of the cluster, its upstream connections, its server."""
     requests = RequestViews(Receipts(config.gateway.receipts), siblings or Siblings())
-    view = RoutingView(config.routing.default_strategy)
+    view = RoutingView(config.routing.default_strategy, config.routing.scored)
     in_flight = InFlight(time.monotonic)
     targets, node_key = config.control_plane.targets, config.control_plane.node_api_key
     gateway_id = config.gateway.gateway_id or f"gateway-{secrets.token_hex(4)}"
