@@ -174,9 +174,9 @@ def build_app(
         table, authenticator.check, meter, refused_when_draining=INFERENCE, request_timeout_s=limits.request_timeout_s
     )
     operations.front = front
-    OwnMetrics(metrics.registry, lambda: front.open_requests, upstream)
     receipts.open_exchanges = permits.open_exchanges = lambda: front.exchanges
     view.follow(KeyWatch(authenticator, permits.open_exchanges).changed)
+    OwnMetrics(metrics.registry, lambda: front.open_requests, upstream)
     return front
 
 

@@ -196,6 +196,7 @@ class InFlight:
             ttft_seconds=_median(tally.ttft),
             latency_seconds=_median(tally.latency),
             tokens_per_second=_median(tally.speed),
+            prompt_tokens_per_second=self.ledger.reads(service_id),
         )
 
 

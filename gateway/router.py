@@ -114,4 +114,4 @@ def only(found: Resolution, assets: frozenset[str]) -> Resolution:
             param="model",
             retry_after_s=5,
         )
-    return found._replace(candidates=kept)
+    return found if len(kept) == len(found.candidates) else found._replace(candidates=kept)
