@@ -20,6 +20,7 @@ NODE = ("-H", f"{NODE_KEY}: node-1")
 ADMIN = ("-H", f"{API_KEY}: admin-1")
 BEARER = ("-H", "authorization: Bearer admin-1")
 SERVICES = {
+    "geniehive.v1.AccessService",
     "geniehive.v1.BenchmarkService",
     "geniehive.v1.ClusterService",
     "geniehive.v1.NodeService",
