@@ -21,6 +21,7 @@ import geniehive
 from gateway.attempts import Attempts
 from gateway.auth import INFERENCE, Authenticator
 from gateway.cluster import ClusterViews
+from gateway.control_link import ControlLink
 from gateway.http import Server
 from gateway.inflight import InFlight
 from gateway.listen import bind, url_of
@@ -41,8 +42,10 @@ from gateway.siblings import Siblings
 from gateway.upstream import Upstream
 from gateway.view import RoutingView
 from gateway.workers import run_workers
-from geniehive import dial
 from geniehive.config import Config
+from geniehive.credentials import source_for
+from geniehive.renewal import Renewal
+from geniehive.tls import Kind
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 2048
@@ -71,6 +74,7 @@ async def serve(
     view = RoutingView(config.routing.default_strategy)
     in_flight = InFlight(time.monotonic)
     targets, node_key = config.control_plane.targets, config.control_plane.node_api_key
+    credentials = source_for(config, Kind.GATEWAY)
     gateway_id = config.gateway.gateway_id or f"gateway-{secrets.token_hex(4)}"
     watch = RoutingWatch(
         targets,
@@ -81,18 +85,22 @@ async def serve(
         random.random,
         geniehive.__version__,
         stale_after_s=config.routing.health_stale_after_s,
+        credentials=credentials,
     )
     async with (
         asyncio.TaskGroup() as tasks,
-        dial.control_channel(targets) as channel,
+        ControlLink(targets, credentials) as link,
         Upstream(connect_timeout_s=config.gateway.connect_timeout_s) as upstream,
     ):
         watching = tasks.create_task(watch.run())
-        cluster = ClusterViews(view, in_flight, channel, node_key, config)
-        front = build_app(config, view, in_flight, upstream, cluster, requests, spawner(tasks))
+        renewal = Renewal(credentials, targets, random.random)
+        renewing = tasks.create_task(renewal.run())
+        cluster = ClusterViews(view, in_flight, link.channel, node_key, config)
+        front = build_app(config, view, in_flight, upstream, cluster, requests, spawner(tasks), renewal)
         async with requests.answering():
             await _listen(config, sock, front, stop, ready)
         watching.cancel()
+        renewing.cancel()
 
 
 async def _listen(
@@ -133,10 +141,11 @@ def build_app(
     cluster: ClusterViews,
     requests: RequestViews,
     spawn: Spawn,
+    renewal: Renewal | None = None,
 ) -> Front:
     """What answers requests, from the parts that outlive them."""
     limits = config.gateway
-    metrics = Metrics(view, in_flight)
+    metrics = Metrics(view, in_flight, (lambda: renewal.expires_at) if renewal is not None else None)
     receipts = requests.receipts
     meter = MetricsMeter(metrics, receipts.keep)
     attempts = Attempts(upstream, in_flight, limits, spawn, meter, random.random)

@@ -7,7 +7,7 @@ short fixed lists, never what a client wrote: their number is bounded by the siz
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -27,7 +27,9 @@ _OVERHEAD_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.1)
 class Metrics:
     """The metrics of one worker."""
 
-    def __init__(self, view: RoutingView, in_flight: InFlight) -> None:
+    def __init__(
+        self, view: RoutingView, in_flight: InFlight, certificate_end: Callable[[], float | None] | None = None
+    ) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "geniehive_gateway_requests",
@@ -54,7 +56,7 @@ class Metrics:
             buckets=_OVERHEAD_BUCKETS,
             registry=self.registry,
         )
-        self.registry.register(_Gauges(view, in_flight))
+        self.registry.register(_Gauges(view, in_flight, certificate_end or (lambda: None)))
 
     def exposition(self) -> bytes:
         """The text that Prometheus reads."""
@@ -64,9 +66,12 @@ class Metrics:
 class _Gauges(Collector):
     """What is known at the moment of the scrape; a value that is unknown has no sample."""
 
-    def __init__(self, view: RoutingView, in_flight: InFlight) -> None:
+    def __init__(
+        self, view: RoutingView, in_flight: InFlight, certificate_end: Callable[[], float | None]
+    ) -> None:
         self._view = view
         self._in_flight = in_flight
+        self._certificate_end = certificate_end
 
     def describe(self) -> Iterable[Metric]:
         """Nothing is known before the first scrape."""
@@ -78,6 +83,9 @@ class _Gauges(Collector):
         yield _gauge(
             "geniehive_gateway_connected", "1 while the control plane answers.", [], float(self._view.connected)
         )
+        if (end := self._certificate_end()) is not None:
+            words = "End of the certificate that is shown to the control plane, in Unix seconds."
+            yield _gauge("geniehive_gateway_certificate_expiry_timestamp_seconds", words, [], end)
         if self._view.table is not None:
             yield from self._nodes()
             yield from self._engines()

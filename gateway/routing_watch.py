@@ -17,6 +17,7 @@ import grpc.aio
 from gateway.inflight import InFlight
 from gateway.view import RoutingView
 from geniehive import codec, dial
+from geniehive.credentials import CredentialSource, Plain
 from geniehive.stream import full_jitter
 from geniehive.v1 import routing_service_pb2 as pb
 from geniehive.v1 import routing_service_pb2_grpc as rpc
@@ -44,8 +45,10 @@ class RoutingWatch:
         version: str = "",
         *,
         stale_after_s: float = 30.0,
+        credentials: CredentialSource | None = None,
     ) -> None:
         self._addresses = addresses
+        self._credentials = credentials or Plain()
         self._metadata = dial.metadata(node_key=node_key)
         self._gateway_id = gateway_id
         self._view = view
@@ -59,18 +62,29 @@ class RoutingWatch:
     async def run(self) -> None:
         """Watch until cancelled."""
         attempt = 0
-        async with dial.control_channel(self._addresses) as channel:
-            stub = rpc.RoutingServiceStub(channel)
-            while True:
-                try:
-                    await self._watch(stub)
-                except grpc.aio.AioRpcError as error:
-                    self._tell(_explain(error, self._addresses))
-                except ValueError as error:
-                    self._tell(f"the control plane sent an update that does not fit: {error}")
-                attempt = 0 if self._view.connected else attempt + 1
-                self._note_loss()
-                await asyncio.sleep(full_jitter(attempt, _BACKOFF_BASE_S, _BACKOFF_CAP_S, self._dice()))
+        while True:
+            shown = self._credentials.current()
+            async with dial.control_channel(self._addresses, shown) as channel:
+                stub = rpc.RoutingServiceStub(channel)
+                while shown is self._credentials.current():  # with another certificate: another channel
+                    try:
+                        await self._watch(stub)
+                    except grpc.aio.AioRpcError as error:
+                        self._tell(await self._explained(error))
+                    except ValueError as error:
+                        self._tell(f"the control plane sent an update that does not fit: {error}")
+                    attempt = 0 if self._view.connected else attempt + 1
+                    self._note_loss()
+                    await asyncio.sleep(full_jitter(attempt, _BACKOFF_BASE_S, _BACKOFF_CAP_S, self._dice()))
+
+    async def _explained(self, error: grpc.aio.AioRpcError) -> str:
+        """What went wrong. gRPC does not say what is wrong with a certificate, so that is asked for."""
+        credentials, words = self._credentials.current(), None
+        if credentials is not None and error.code() is grpc.StatusCode.UNAVAILABLE and not self._view.connected:
+            from geniehive import tls_trouble  # noqa: PLC0415 - loads cryptography, for TLS alone
+
+            words = await asyncio.to_thread(tls_trouble.why, self._addresses[0], credentials)
+        return words or _explain(error, self._addresses, tls=credentials is not None)
 
     def _note_loss(self) -> None:
         """Without a control plane measurements age: after `stale_after_s` they are unknown, and own counts decide."""
@@ -143,9 +157,11 @@ class RoutingWatch:
             log.warning("%s%s", message, keeps)
 
 
-def _explain(error: grpc.aio.AioRpcError, addresses: Sequence[str]) -> str:
+def _explain(error: grpc.aio.AioRpcError, addresses: Sequence[str], *, tls: bool = False) -> str:
     """What went wrong and what to do, in one line."""
     where = ", ".join(addresses)
+    if error.code() is grpc.StatusCode.UNAUTHENTICATED and tls:
+        return f"control plane {where} refuses this gateway: {error.details()}"
     if error.code() is grpc.StatusCode.UNAUTHENTICATED:
         return (
             f"control plane {where} refuses this gateway's key: "

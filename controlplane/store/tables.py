@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text
 
-HEAD = "0001"
+HEAD = "0003"
 """Revision of the newest migration: stored databases at it start without loading alembic."""
 
 VERSION_TABLE = "geniehive_schema"
@@ -90,4 +90,21 @@ benchmark_samples = Table(
     Column("quality", Float, nullable=True),
     _document(),
     Index("ix_benchmark_samples_service_workload", "service_id", "workload", "measured_at_ms"),
+)
+
+join_tokens = Table(
+    "join_tokens",
+    metadata,
+    Column("token_id", String, primary_key=True),
+    Column("expires_at_ms", BigInteger, nullable=False),
+    _document(),
+)
+
+members = Table(
+    "members",
+    metadata,
+    Column("kind", String, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("state", String, nullable=False),
+    _document(),
 )
