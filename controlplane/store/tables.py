@@ -20,6 +20,10 @@ VERSION_TABLE = "geniehive_schema"
 metadata = MetaData()
 
 
+# SQLite counts by itself only in a column that is INTEGER, and that has 64 bits anyway.
+_SERIAL = BigInteger().with_variant(Integer(), "sqlite")
+
+
 def _reference(target: str) -> ForeignKey:
     return ForeignKey(target, ondelete="CASCADE", deferrable=True, initially="DEFERRED")
 
@@ -90,6 +94,27 @@ benchmark_samples = Table(
     Column("quality", Float, nullable=True),
     _document(),
     Index("ix_benchmark_samples_service_workload", "service_id", "workload", "measured_at_ms"),
+)
+
+access_keys = Table(
+    "access_keys",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("secret_sha256", String(64), nullable=True, unique=True),
+    Column("revoked_at", BigInteger, nullable=True),
+    _document(),
+)
+
+audit_entries = Table(
+    "audit_entries",
+    metadata,
+    Column("entry_id", _SERIAL, primary_key=True, autoincrement=True),
+    Column("at_ms", BigInteger, nullable=False, index=True),
+    Column("actor", String, nullable=False),
+    Column("action", String, nullable=False),
+    Column("subject", String, nullable=False),
+    Column("outcome", String, nullable=False),
+    sqlite_autoincrement=True,
 )
 
 join_tokens = Table(
