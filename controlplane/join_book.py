@@ -135,7 +135,7 @@ def admit(ticket: Ticket, member: Member | None, who: Applicant, now_ms: int, *,
 def approved(member: Member | None, name: str, now_ms: int) -> Member:
     """The member, let in. Raises NotFound, Conflict."""
     if member is None or member.state is MemberState.REMOVED:
-        raise NotFound(f"nobody waits under the name {name}: geniehive nodes pending shows who does", param="host_id")
+        raise NotFound(f"nobody waits under the name {name}: geniehive nodes members shows who does", param="host_id")
     if member.state is not MemberState.PENDING:
         raise Conflict(f"{member.kind} {name} needs no approval: it is {member.state.value}")
     return msgspec.structs.replace(member, state=MemberState.APPROVED, since_ms=now_ms)

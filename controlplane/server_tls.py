@@ -27,6 +27,7 @@ from geniehive.config import ControlConfig
 from geniehive.config_check import is_loopback, parse_address
 from geniehive.errors import ConfigError, Unauthenticated
 from geniehive.tls import (
+    CONTROL_NAME,
     NOBODY_CERTIFICATE,
     Identity,
     Leaf,
@@ -39,6 +40,7 @@ KNOWN_LIMIT: Final = 4096
 """Certificates of peers that are remembered, so that each is looked at once."""
 
 _log = logging.getLogger(__name__)
+_EVERYWHERE: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - compared, not bound
 _NOBODY: Final = leaf_of(NOBODY_CERTIFICATE).sha256
 
 
@@ -65,6 +67,7 @@ class ServerTls:
         self._lock = threading.Lock()
         self._stamps: tuple[int, ...] = ()
         self._leaf: Leaf | None = None
+        self._dns_names: list[str] = []
         self._made = self._make()
 
     @property
@@ -72,6 +75,12 @@ class ServerTls:
         """The facts of the certificate that is shown now."""
         assert self._leaf is not None  # noqa: S101 - `_make` has set it
         return self._leaf
+
+    @property
+    def server_name(self) -> str:
+        """The name by which our own clients know the certificate: one that it has."""
+        names = self._dns_names
+        return CONTROL_NAME if CONTROL_NAME in names or not names else names[0]
 
     def credentials(self) -> grpc.ServerCredentials:
         """For the listening port. No client gets in without a certificate."""
@@ -106,6 +115,7 @@ class ServerTls:
                 server_names(self._config), ttl_s=self._config.certificate_ttl_s, now=self._now()
             )
         self._leaf = leaf_of(chain)
+        self._dns_names = _dns_names(chain)
         trusted = self.authority.bundle_pem + NOBODY_CERTIFICATE
         return grpc.ssl_server_certificate_configuration([(key, chain)], trusted)
 
@@ -134,8 +144,38 @@ def server_names(config: ControlConfig) -> list[str]:
         for entry in entries
         if entry.family in {socket.AF_INET, socket.AF_INET6}
     ]
-    own = [] if listen in {"", "0.0.0.0", "::"} else [listen]  # noqa: S104 - compared, not bound
+    own = [] if listen in _EVERYWHERE else [listen]
     return [*own, "localhost", socket.gethostname(), *addresses, *config.tls_names]
+
+
+def _dns_names(chain: bytes) -> list[str]:
+    certificate = x509.load_pem_x509_certificate(chain)
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return names.get_values_for_type(x509.DNSName)
+
+
+def local_addresses(address: str) -> tuple[str, ...]:
+    """How this machine dials a control plane that listens on an address."""
+    host, port = parse_address(address)
+    everywhere = host in _EVERYWHERE
+    names = ["127.0.0.1", "[::1]"] if everywhere else [f"[{host}]" if ":" in host else host]
+    return tuple(f"{name}:{port}" for name in names)
+
+
+def advertised(address: str) -> str:
+    """How other machines dial a control plane that listens on an address; as far as can be told from here."""
+    host, port = parse_address(address)
+    if host not in _EVERYWHERE:
+        return address
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect(("192.0.2.1", 9))  # a datagram socket: this only asks for the route outside
+            return f"{sock.getsockname()[0]}:{port}"
+        except OSError:
+            return f"{socket.gethostname()}:{port}"
 
 
 class Peers:

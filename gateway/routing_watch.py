@@ -29,6 +29,7 @@ _REPORT_EVERY_S = 0.25  # when something moved
 _REPORT_AT_LEAST_S = 5.0
 _BACKOFF_BASE_S = 0.2
 _BACKOFF_CAP_S = 2.0
+_PROBE_EVERY_S = 10.0  # a question of our own about TLS, where gRPC says nothing
 
 
 class RoutingWatch:
@@ -57,6 +58,7 @@ class RoutingWatch:
         self._version = version
         self._told = ""
         self._stale_after_s = stale_after_s
+        self._probe_at = 0.0
         self._forgetting: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
@@ -80,10 +82,17 @@ class RoutingWatch:
     async def _explained(self, error: grpc.aio.AioRpcError) -> str:
         """What went wrong. gRPC does not say what is wrong with a certificate, so that is asked for."""
         credentials, words = self._credentials.current(), None
-        if credentials is not None and error.code() is grpc.StatusCode.UNAVAILABLE and not self._view.connected:
+        now = asyncio.get_running_loop().time()
+        if error.code() is grpc.StatusCode.UNAVAILABLE and not self._view.connected and now >= self._probe_at:
+            self._probe_at = now + _PROBE_EVERY_S
             from geniehive import tls_trouble  # noqa: PLC0415 - loads cryptography, for TLS alone
 
-            words = await asyncio.to_thread(tls_trouble.why, self._addresses[0], credentials)
+            where = self._addresses[0]
+            if credentials is not None:
+                words = await asyncio.to_thread(tls_trouble.why, where, credentials)
+            elif await asyncio.to_thread(tls_trouble.wants_tls, where):
+                join = "join it with the line that `geniehive token create --join --kind gateway` prints there"
+                words = f"control plane {where} speaks TLS: {join}"
         return words or _explain(error, self._addresses, tls=credentials is not None)
 
     def _note_loss(self) -> None:

@@ -83,7 +83,7 @@ class Renewal:
 
     def _pause(self, due: float) -> float:
         if self._failures:
-            return min(LOOK_S, LEAST_PAUSE_S * 2 ** min(self._failures, 10)) * (0.5 + self._dice() / 2)
+            return min(LOOK_S, LEAST_PAUSE_S * float(2 ** min(self._failures, 10))) * (0.5 + self._dice() / 2)
         return max(LEAST_PAUSE_S, min(LOOK_S, due - self._now()))
 
     async def _renew(self, membership: Membership) -> None:

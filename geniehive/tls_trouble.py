@@ -14,7 +14,7 @@ from typing import Final
 
 from geniehive.config_check import parse_address
 from geniehive.errors import ConfigError
-from geniehive.tls import Credentials
+from geniehive.tls import CONTROL_NAME, Credentials
 
 TIMEOUT_S: Final = 3.0
 _EXPIRED: Final = 10  # X509_V_ERR_CERT_HAS_EXPIRED
@@ -30,7 +30,8 @@ def client_context(credentials: Credentials | None) -> ssl.SSLContext:
     if credentials is None:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         return context
-    context.load_verify_locations(cadata=credentials.ca_pem.decode("ascii"))
+    if credentials.ca_pem:
+        context.load_verify_locations(cadata=credentials.ca_pem.decode("ascii"))
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an intermediate CA may be all that is trusted, as in gRPC
     # The ssl module loads keys from files alone; this one is the user's own, and gone at once.
     with tempfile.NamedTemporaryFile(suffix=".pem") as file:
@@ -71,6 +72,23 @@ def why(address: str, credentials: Credentials, *, now: float | None = None) -> 
             return _handshake(sock, address, credentials)
     except (OSError, ValueError):  # nobody there: gRPC's own words are right
         return None
+
+
+def wants_tls(address: str, _credentials: None = None) -> str | None:
+    """What to do where plain gRPC meets TLS; None where that is not it."""
+    host, port = parse_address(address)
+    try:
+        with (
+            socket.create_connection((host, port), TIMEOUT_S) as sock,
+            client_context(None).wrap_socket(sock, server_hostname=CONTROL_NAME),
+        ):
+            pass
+    except (OSError, ValueError):
+        return None
+    return (
+        f"the control plane at {address} speaks TLS, and there is no certificate to show to it: geniehive login "
+        "(with a token of geniehive token create --join --kind operator), or on its own machine give its config (--config)"
+    )
 
 
 def own_trouble(credentials: Credentials, now: float) -> str | None:

@@ -35,6 +35,7 @@ BACKOFF_CAP_S: Final = 2.0
 STEADY_S: Final = 5.0
 """A stream that was welcomed and lasted so long ends a row of failures."""
 REMIND_S: Final = 60.0
+JOIN_FIRST: Final = "join it with the line that `geniehive token create --join` prints there"
 FLUSH_S: Final = 1.0
 
 _REASONS: Final = {
@@ -211,14 +212,17 @@ class Session:
     async def _tls_trouble(self, address: str, ending: Ending) -> str:
         """What is wrong with a certificate, ours or theirs; empty if that is not it. gRPC does not say."""
         credentials = self._dialling.credentials.current()
-        if credentials is None or ending.welcomed_s is not None:
+        if ending.welcomed_s is not None:
             return ""
         if ending.code is grpc.StatusCode.UNAVAILABLE:
             from geniehive import tls_trouble  # noqa: PLC0415 - loads cryptography, for TLS alone
 
+            if credentials is None:
+                wants = await asyncio.to_thread(tls_trouble.wants_tls, address)
+                return f"the control plane at {address} speaks TLS: {JOIN_FIRST}; trying again" if wants else ""
             words = await asyncio.to_thread(tls_trouble.why, address, credentials)
             return f"{words}; trying again" if words else ""
-        if ending.code in {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}:
+        if credentials is not None and ending.code in {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}:
             return f"the control plane at {address} refuses this node: {ending.words}; trying again"
         return ""
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from geniehive.errors import (
     ConfigError,
@@ -25,6 +25,8 @@ from geniehive.errors import (
 
 if TYPE_CHECKING:
     import grpc.aio
+
+    from geniehive.tls import Credentials
 
 T = TypeVar("T")
 
@@ -44,6 +46,7 @@ class Target:
     addresses: tuple[str, ...]
     node_key: str = ""
     admin_key: str = ""
+    credentials: Credentials | None = None
 
     @property
     def shown(self) -> str:
@@ -53,11 +56,16 @@ class Target:
 
 def target(config: Path | None, control: str, api_key: str) -> Target:
     """Where to ask, from options and config. Raises ConfigError."""
+    from geniehive.cli.trust import credentials_for, own_addresses
     from geniehive.config_check import parse_address
     from geniehive.config_load import load_config
 
-    loaded = load_config(config, os.environ).config
-    addresses = tuple(part.strip() for part in control.split(",") if part.strip()) or loaded.control_plane.targets
+    given = load_config(config, os.environ)
+    loaded = given.config
+    addresses = tuple(part.strip() for part in control.split(",") if part.strip())
+    if not addresses and all(given.origin(f"control_plane.{key}") == "default" for key in ("address", "addresses")):
+        addresses = own_addresses(loaded)
+    addresses = addresses or loaded.control_plane.targets
     for address in addresses:
         try:
             parse_address(address)
@@ -67,33 +75,54 @@ def target(config: Path | None, control: str, api_key: str) -> Target:
         addresses=addresses,
         node_key=loaded.control_plane.node_api_key or next(iter(loaded.auth.node_api_keys), ""),
         admin_key=api_key or next(iter(loaded.auth.admin_api_keys), ""),
+        credentials=credentials_for(loaded, addresses),
     )
 
 
 class ClusterClient:
-    """Calls methods of ClusterService by name."""
+    """Calls methods of ClusterService by name, and of AccessService."""
 
     def __init__(self, channel: grpc.aio.Channel, where: Target) -> None:
         from geniehive.dial import metadata
-        from geniehive.v1 import cluster_service_pb2_grpc
 
-        self._stub: Any = cluster_service_pb2_grpc.ClusterServiceStub(channel)
+        self._channel = channel
         self._metadata = metadata(node_key=where.node_key, admin_key=where.admin_key)
         self._where = where
 
-    async def call(self, method: str, request: Any) -> Any:
+    def _stub(self, service: Literal["cluster", "access"]) -> Any:
+        from geniehive.v1 import access_service_pb2_grpc, cluster_service_pb2_grpc
+
+        if service == "access":
+            return access_service_pb2_grpc.AccessServiceStub(self._channel)
+        return cluster_service_pb2_grpc.ClusterServiceStub(self._channel)
+
+    async def call(self, method: str, request: Any, *, service: Literal["cluster", "access"] = "cluster") -> Any:
         """One call. Raises GenieHiveError."""
         import grpc
 
         from geniehive.dial import answer_of
 
         try:
-            return await getattr(self._stub, method)(request, metadata=self._metadata, timeout=_TIMEOUT_S)
+            return await getattr(self._stub(service), method)(request, metadata=self._metadata, timeout=_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             code, answer = error.code().name, answer_of(error)
             if answer is not None and code in _SILENCE:  # one that refuses is not one that is away
                 raise answer from None
-            raise translate(code, error.details() or "", self._where) from None
+            raise (
+                await self._tls_trouble(code) or translate(code, error.details() or "", self._where)
+            ) from None
+
+    async def _tls_trouble(self, code: str) -> ControlPlaneUnreachable | None:
+        """What gRPC does not say: a certificate that is refused, or TLS that is wanted."""
+        if code != "UNAVAILABLE":
+            return None
+        import asyncio
+
+        from geniehive import tls_trouble
+
+        ask = tls_trouble.wants_tls if self._where.credentials is None else tls_trouble.why
+        words = await asyncio.to_thread(ask, self._where.addresses[0], self._where.credentials)
+        return ControlPlaneUnreachable(words) if words else None
 
 
 def translate(code: str, details: str, where: Target) -> GenieHiveError:
@@ -104,6 +133,10 @@ def translate(code: str, details: str, where: Target) -> GenieHiveError:
                 f"cannot reach the control plane at {where.shown}: start it (geniehive up, or geniehive control), "
                 "or say where it is (--control HOST:PORT)"
             )
+        case "UNAUTHENTICATED" if where.credentials is not None:
+            return Unauthenticated(f"the control plane at {where.shown}: {details}")
+        case "PERMISSION_DENIED" if where.credentials is not None:
+            return PermissionDenied(details)
         case "UNAUTHENTICATED":
             return Unauthenticated(f"the control plane at {where.shown} wants a key: {_KEY_FIX}")
         case "PERMISSION_DENIED":
@@ -131,5 +164,5 @@ def ask(where: Target, talk: Callable[[ClusterClient], Awaitable[T]]) -> T:
 async def _conversation(where: Target, talk: Callable[[ClusterClient], Awaitable[T]]) -> T:
     from geniehive.dial import control_channel
 
-    async with control_channel(where.addresses) as channel:
+    async with control_channel(where.addresses, where.credentials) as channel:
         return await talk(ClusterClient(channel, where))

@@ -34,13 +34,18 @@ def credentials_for(config: Config, addresses: tuple[str, ...]) -> Credentials |
     return None
 
 
-def login_addresses() -> tuple[str, ...]:
-    """Where `geniehive login` went; what is asked where neither option nor config say an address."""
-    from geniehive.membership import Membership
+def own_addresses(config: Config) -> tuple[str, ...]:
+    """What is asked where neither option nor config say an address: this machine's control plane, or the login's."""
+    from pathlib import Path
 
-    folder = operator_folder()
-    joined = Membership(folder).joined() if _there(folder) else None
-    return joined.addresses if joined is not None else ()
+    for folder in (Path(config.control.state_dir) / "admin-identity", operator_folder()):
+        if _there(folder):
+            from geniehive.membership import Membership
+
+            joined = Membership(folder).joined()
+            if joined is not None:
+                return joined.addresses[:1]
+    return ()
 
 
 def _memberships(config: Config) -> Iterable[Membership]:

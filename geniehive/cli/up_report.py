@@ -58,7 +58,7 @@ async def _wait(plan: Plan, patience_s: float, *, loading: str) -> tuple[Service
     )
     clock = asyncio.get_running_loop().time
     begun = clock()
-    async with control_channel(where.addresses) as channel:
+    async with control_channel(where.addresses, where.credentials) as channel:
         cluster = ClusterClient(channel, where)
         while True:
             services = await tables.fetch_services(cluster)
