@@ -12,7 +12,7 @@ again itself: only what its own CA signed has a name.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import hashlib
 import re
 from collections.abc import Sequence
@@ -186,9 +186,9 @@ def as_nobody(ca_pem: bytes, server_name: str = CONTROL_NAME) -> Credentials:
     )
 
 
-def utc(unix_s: float) -> datetime.datetime:
+def utc(unix_s: float) -> dt.datetime:
     """A time in seconds since the Unix epoch as certificates want it."""
-    return datetime.datetime.fromtimestamp(unix_s, datetime.UTC)
+    return dt.datetime.fromtimestamp(unix_s, dt.UTC)
 
 
 def names_of(hosts: Sequence[str]) -> list[x509.GeneralName]:

@@ -58,7 +58,8 @@ def peer_certificate(address: str, credentials: Credentials) -> bytes:
         ):
             return tls.getpeercert(binary_form=True) or b""
     except (ssl.SSLError, ConnectionResetError, TimeoutError) as error:
-        raise ConfigError(f"what listens at {address} does not speak TLS as a control plane does ({_said(error)})") from None
+        what = f"what listens at {address} does not speak TLS as a control plane does"
+        raise ConfigError(f"{what} ({_said(error)}): is the address right, and control.tls on there?") from None
 
 
 def why(address: str, credentials: Credentials, *, now: float | None = None) -> str | None:
@@ -74,7 +75,7 @@ def why(address: str, credentials: Credentials, *, now: float | None = None) -> 
         return None
 
 
-def wants_tls(address: str, _credentials: None = None) -> str | None:
+def wants_tls(address: str) -> str | None:
     """What to do where plain gRPC meets TLS; None where that is not it."""
     host, port = parse_address(address)
     try:
@@ -86,8 +87,8 @@ def wants_tls(address: str, _credentials: None = None) -> str | None:
     except (OSError, ValueError):
         return None
     return (
-        f"the control plane at {address} speaks TLS, and there is no certificate to show to it: geniehive login "
-        "(with a token of geniehive token create --join --kind operator), or on its own machine give its config (--config)"
+        f"the control plane at {address} speaks TLS, and there is no certificate to show to it: use geniehive login "
+        "(token: geniehive token create --join --kind operator), or on its own machine give its config (--config)"
     )
 
 
@@ -138,8 +139,8 @@ def _unverified(address: str, credentials: Credentials, error: ssl.SSLCertVerifi
         return f"{theirs} {what}: look at control.tls_cert_file there, and at the clocks of both machines"
     if error.verify_code in _NAMES:
         return (
-            f"{theirs} is not for the name {credentials.server_name} (its SAN): set control_plane.server_name to a name "
-            "that it has, if it is the right one"
+            f"{theirs} is not for the name {credentials.server_name} (its SAN): if it is the right one, "
+            "set control_plane.server_name to a name that it has"
         )
     return (
         f"{theirs} is of another CA than the one that this program trusts: somebody else answers there, or its CA was "

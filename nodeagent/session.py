@@ -222,7 +222,8 @@ class Session:
                 return f"the control plane at {address} speaks TLS: {JOIN_FIRST}; trying again" if wants else ""
             words = await asyncio.to_thread(tls_trouble.why, address, credentials)
             return f"{words}; trying again" if words else ""
-        if credentials is not None and ending.code in {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}:
+        refused = ending.code in {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
+        if credentials is not None and refused:
             return f"the control plane at {address} refuses this node: {ending.words}; trying again"
         return ""
 

@@ -120,8 +120,11 @@ class ClusterClient:
 
         from geniehive import tls_trouble
 
-        ask = tls_trouble.wants_tls if self._where.credentials is None else tls_trouble.why
-        words = await asyncio.to_thread(ask, self._where.addresses[0], self._where.credentials)
+        address, credentials = self._where.addresses[0], self._where.credentials
+        if credentials is None:
+            words = await asyncio.to_thread(tls_trouble.wants_tls, address)
+        else:
+            words = await asyncio.to_thread(tls_trouble.why, address, credentials)
         return ControlPlaneUnreachable(words) if words else None
 
 

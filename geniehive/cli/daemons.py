@@ -72,19 +72,22 @@ def gateway(
     """Run the gateway: sections gateway, control_plane, auth, routing."""
     if context.invoked_subcommand is not None:
         return
+    import asyncio
+
     from geniehive.cli.daemon import Supervision, serve
     from geniehive.config_check import check_exposure
 
     loaded = joins.as_joined(_load(config), "gateway")
     check_exposure(loaded, insecure=insecure, control=False)
+    reload = asyncio.Event() if loaded.gateway.tls_cert_file else None
 
     async def run(stop: asyncio.Event, ready: Ready) -> None:
         from gateway import app
 
-        await app.run(loaded, stop=stop, ready=ready)
+        await app.run(loaded, stop=stop, ready=ready, reload=reload)
 
     supervision = Supervision(parent_pid=parent_pid, ready_fd=ready_fd)
-    serve("gateway", run, level=log_level, log_json=log_json, supervision=supervision)
+    serve("gateway", run, level=log_level, log_json=log_json, supervision=supervision, reload=reload)
 
 
 def node(
