@@ -26,6 +26,7 @@ from gateway.control_link import ControlLink
 from gateway.http import Server
 from gateway.https import HANDSHAKE_S, Https
 from gateway.inflight import InFlight
+from gateway.key_watch import KeyWatch
 from gateway.listen import bind, url_of
 from gateway.meter import MetricsMeter
 from gateway.metrics import Metrics
@@ -34,6 +35,7 @@ from gateway.openai.audio import Audio
 from gateway.openai.generate import Generate
 from gateway.openai.models import Models
 from gateway.operations import Operations
+from gateway.permits import Permits
 from gateway.receipts import Receipts
 from gateway.relay import Spawn
 from gateway.request_views import RequestViews
@@ -168,7 +170,8 @@ def build_app(
     receipts = requests.receipts
     meter = MetricsMeter(metrics, receipts.keep)
     attempts = Attempts(upstream, in_flight, limits, spawn, meter, random.random)
-    router = Router(view, in_flight, receipts=limits.receipts > 0)
+    permits = Permits()
+    router = Router(view, in_flight, receipts=limits.receipts > 0, permits=permits)
     operations = Operations(view, metrics, geniehive.__version__)
     table = route_table(
         Generate(router, attempts, limits),
@@ -183,7 +186,8 @@ def build_app(
         table, authenticator.check, meter, refused_when_draining=INFERENCE, request_timeout_s=limits.request_timeout_s
     )
     operations.front = front
-    receipts.open_exchanges = lambda: front.exchanges
+    receipts.open_exchanges = permits.open_exchanges = lambda: front.exchanges
+    view.follow(KeyWatch(authenticator, permits.open_exchanges).changed)
     return front
 
 

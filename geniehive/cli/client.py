@@ -1,4 +1,4 @@
-"""Calls to the control plane's ClusterService, with every failure as one of our errors.
+"""Calls to the control plane's ClusterService and AccessService, with every failure as one of our errors.
 
 `ask(target, talk)` opens a channel, runs `talk(client)` and closes it again.
 """
@@ -9,7 +9,7 @@ import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from geniehive.errors import (
     ConfigError,
@@ -35,7 +35,7 @@ _SILENCE = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})  # gRPC's own words f
 _TIMEOUT_S = 10.0
 _KEY_FIX = (
     "give a config that has it (--config FILE: auth.admin_api_keys or control_plane.node_api_key) "
-    "or an admin key (GENIEHIVE_API_KEY)"
+    "or an admin key or a token (GENIEHIVE_API_KEY)"
 )
 
 
@@ -80,30 +80,35 @@ def target(config: Path | None, control: str, api_key: str) -> Target:
 
 
 class ClusterClient:
-    """Calls methods of ClusterService by name, and of AccessService."""
+    """Calls methods of ClusterService and AccessService by name."""
 
     def __init__(self, channel: grpc.aio.Channel, where: Target) -> None:
         from geniehive.dial import metadata
+        from geniehive.v1 import cluster_service_pb2_grpc
 
         self._channel = channel
+        self._stub: Any = cluster_service_pb2_grpc.ClusterServiceStub(channel)
         self._metadata = metadata(node_key=where.node_key, admin_key=where.admin_key)
         self._where = where
 
-    def _stub(self, service: Literal["cluster", "access"]) -> Any:
-        from geniehive.v1 import access_service_pb2_grpc, cluster_service_pb2_grpc
+    async def call(self, method: str, request: Any) -> Any:
+        """One call of ClusterService. Raises GenieHiveError."""
+        return await self._call(getattr(self._stub, method), request)
 
-        if service == "access":
-            return access_service_pb2_grpc.AccessServiceStub(self._channel)
-        return cluster_service_pb2_grpc.ClusterServiceStub(self._channel)
+    async def access(self, method: str, request: Any) -> Any:
+        """One call of AccessService. Raises GenieHiveError."""
+        from geniehive.v1 import access_service_pb2_grpc
 
-    async def call(self, method: str, request: Any, *, service: Literal["cluster", "access"] = "cluster") -> Any:
-        """One call. Raises GenieHiveError."""
+        stub = access_service_pb2_grpc.AccessServiceStub(self._channel)
+        return await self._call(getattr(stub, method), request)
+
+    async def _call(self, method: Any, request: Any) -> Any:
         import grpc
 
         from geniehive.dial import answer_of
 
         try:
-            return await getattr(self._stub(service), method)(request, metadata=self._metadata, timeout=_TIMEOUT_S)
+            return await method(request, metadata=self._metadata, timeout=_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             code, answer = error.code().name, answer_of(error)
             if answer is not None and code in _SILENCE:  # one that refuses is not one that is away
@@ -141,9 +146,10 @@ def translate(code: str, details: str, where: Target) -> GenieHiveError:
         case "PERMISSION_DENIED" if where.credentials is not None:
             return PermissionDenied(details)
         case "UNAUTHENTICATED":
-            return Unauthenticated(f"the control plane at {where.shown} wants a key: {_KEY_FIX}")
+            wants = "refuses a token that has expired" if "expired" in details else "wants a key"
+            return Unauthenticated(f"the control plane at {where.shown} {wants}: {_KEY_FIX}")
         case "PERMISSION_DENIED":
-            return PermissionDenied(f"{details or 'the key may not do this'}; an admin key may (GENIEHIVE_API_KEY)")
+            return PermissionDenied(f"{details or 'the key may not do this'}; set it as GENIEHIVE_API_KEY")
         case "NOT_FOUND":
             return NotFound(details)
         case "INVALID_ARGUMENT":

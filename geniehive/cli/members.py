@@ -34,7 +34,7 @@ def call(where: client.Target, method: str, request: Any) -> Any:
     """One call of AccessService. Raises GenieHiveError."""
 
     async def talk(cluster: client.ClusterClient) -> Any:
-        return await cluster.call(method, request, service="access")
+        return await cluster.access(method, request)
 
     return client.ask(where, talk)
 
