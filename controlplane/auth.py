@@ -225,7 +225,6 @@ class Gatekeeper:
             case _:
                 return Unauthenticated(f"the key is not known here: send {how}")
 
-
     def _refusal_by_certificate(self, need: Need, caller: Caller) -> GenieHiveError:
         how = _SHOW[need]
         match caller.problem:
@@ -280,7 +279,9 @@ def _guarded(
     gatekeeper: Gatekeeper, method: str, handler: grpc.RpcMethodHandler[Any, Any]
 ) -> grpc.RpcMethodHandler[Any, Any]:
     """The handler behind the gatekeeper: a message is not even parsed before its sender may send it."""
-    kind = "_".join("stream" if streams else "unary" for streams in (handler.request_streaming, handler.response_streaming))
+    kind = "_".join(
+        "stream" if streams else "unary" for streams in (handler.request_streaming, handler.response_streaming)
+    )
     behavior, parse = getattr(handler, kind), None if handler.request_streaming else handler.request_deserializer
 
     async def admit(context: Context) -> None:

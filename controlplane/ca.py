@@ -145,9 +145,7 @@ def _public_key_of(request_der: bytes) -> object:
         raise InvalidRequest("certificate_request is no PKCS #10 request in DER") from None
     if not valid:
         raise InvalidRequest("the certificate request is not signed by its own key")
-    if isinstance(key, ec.EllipticCurvePublicKey) or (
-        isinstance(key, rsa.RSAPublicKey) and key.key_size >= _LEAST_RSA
-    ):
+    if isinstance(key, ec.EllipticCurvePublicKey) or (isinstance(key, rsa.RSAPublicKey) and key.key_size >= _LEAST_RSA):
         return key
     raise InvalidRequest("the key of the certificate request must be ECDSA, or RSA of 2048 bits or more")
 

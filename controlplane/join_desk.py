@@ -105,9 +105,7 @@ class JoinDesk:
 
     # --- for operators -------------------------------------------------------------------------
 
-    async def create_token(
-        self, request: pb.CreateJoinTokenRequest, context: Context
-    ) -> pb.CreateJoinTokenResponse:
+    async def create_token(self, request: pb.CreateJoinTokenRequest, context: Context) -> pb.CreateJoinTokenResponse:
         """A join token. Raises InvalidRequest, Conflict, StoreError."""
         subject = f"{request.kind or 'node'} {request.host_id or '(any)'}"
         async with self._office.auditor.doing(context, "join_token.create", subject) as entry:
@@ -212,7 +210,13 @@ class JoinDesk:
         authority, token = self._issuing(), parse_join_token(request.join_token)
         if not all(NAME.fullmatch(name) for name in (request.name, request.proposed_name) if name):
             raise InvalidRequest("a name must be letters, digits, dots and dashes", param="name")
-        who = Applicant(sha256(token.secret), request.name, request.proposed_name, public_key_sha256(request.certificate_request), peer)
+        who = Applicant(
+            sha256(token.secret),
+            request.name,
+            request.proposed_name,
+            public_key_sha256(request.certificate_request),
+            peer,
+        )
         now_ms = self._clock.unix_ms()
 
         def admit(ticket: Ticket, known: Member | None) -> tuple[Ticket, Member]:

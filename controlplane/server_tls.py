@@ -200,7 +200,9 @@ class Peers:
         if leaf.sha256 == _NOBODY:
             return None
         if leaf.identity is None:
-            raise Unauthenticated("the certificate names no host, gateway or operator of this cluster (a URI in its SAN)")
+            raise Unauthenticated(
+                "the certificate names no host, gateway or operator of this cluster (a URI in its SAN)"
+            )
         if self._now() > leaf.not_after:
             raise Unauthenticated(f"the certificate of {leaf.identity} has expired: reconnect with a fresh one")
         if leaf.not_before < self._barred.get((leaf.identity.kind.value, leaf.identity.name), 0):

@@ -58,13 +58,9 @@ class Metrics:
             buckets=_OVERHEAD_BUCKETS,
             registry=self.registry,
         )
-<<<<<<< HEAD
-        self.registry.register(_Gauges(view, in_flight, certificate_end or (lambda: None)))
-=======
         self.keys = KeyCounts()
         self.registry.register(self.keys)
-        self.registry.register(_Gauges(view, in_flight))
->>>>>>> keys
+        self.registry.register(_Gauges(view, in_flight, certificate_end or (lambda: None)))
 
     def exposition(self) -> bytes:
         """The text that Prometheus reads."""
@@ -74,9 +70,7 @@ class Metrics:
 class _Gauges(Collector):
     """What is known at the moment of the scrape; a value that is unknown has no sample."""
 
-    def __init__(
-        self, view: RoutingView, in_flight: InFlight, certificate_end: Callable[[], float | None]
-    ) -> None:
+    def __init__(self, view: RoutingView, in_flight: InFlight, certificate_end: Callable[[], float | None]) -> None:
         self._view = view
         self._in_flight = in_flight
         self._certificate_end = certificate_end

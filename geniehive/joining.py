@@ -144,7 +144,9 @@ async def _explained(error: grpc.aio.AioRpcError, address: str, credentials: Cre
         trouble = await asyncio.to_thread(tls_trouble.why, address, credentials)
         return ControlPlaneUnreachable(trouble or f"cannot reach the control plane at {address}: is it started?")
     if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-        return ControlPlaneUnreachable(f"what answers at {address} is no GenieHive control plane as new as this program")
+        return ControlPlaneUnreachable(
+            f"what answers at {address} is no GenieHive control plane as new as this program"
+        )
     if error.code() is grpc.StatusCode.UNAUTHENTICATED:
         return Unauthenticated(error.details() or "refused")
     return InternalError(f"the control plane at {address}: {error.code().name}: {error.details()}")

@@ -113,4 +113,3 @@ def write_file(path: Path, data: bytes, *, mode: int) -> None:
 def folder_of(state_dir: str, kind: Kind) -> Path:
     """Where a daemon of the state folder keeps its membership."""
     return Path(state_dir) / f"{'node' if kind is Kind.HOST else kind}-identity"
-

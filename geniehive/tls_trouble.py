@@ -155,4 +155,3 @@ def _said(error: Exception) -> str:
 def day(unix_s: float) -> str:
     """A time as people write it, in UTC."""
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(unix_s))
-

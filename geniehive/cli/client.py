@@ -113,9 +113,7 @@ class ClusterClient:
             code, answer = error.code().name, answer_of(error)
             if answer is not None and code in _SILENCE:  # one that refuses is not one that is away
                 raise answer from None
-            raise (
-                await self._tls_trouble(code) or translate(code, error.details() or "", self._where)
-            ) from None
+            raise (await self._tls_trouble(code) or translate(code, error.details() or "", self._where)) from None
 
     async def _tls_trouble(self, code: str) -> ControlPlaneUnreachable | None:
         """What gRPC does not say: a certificate that is refused, or TLS that is wanted."""

@@ -27,7 +27,9 @@ Token = Annotated[str, typer.Argument(metavar="TOKEN", help="Join token; - reads
 NoStart = Annotated[bool, typer.Option("--no-start", help="Only join; start the daemon yourself.")]
 ServerName = Annotated[
     str,
-    typer.Option("--server-name", help="Name in the control plane's certificate, if it is not one that it makes itself."),
+    typer.Option(
+        "--server-name", help="Name in the control plane's certificate, if it is not one that it makes itself."
+    ),
 ]
 
 
@@ -83,9 +85,7 @@ def login(address: Address, token: Token, server_name: ServerName = "") -> None:
     print(f"logged in at {address} as {joined.kind} {joined.name}; geniehive nodes shows its hosts")
 
 
-def _join(
-    kind: Kind, state_dir: str, address: str, token: str, names: tuple[str, str], server_name: str
-) -> None:
+def _join(kind: Kind, state_dir: str, address: str, token: str, names: tuple[str, str], server_name: str) -> None:
     """Join as `names[0]`, or, where the token is for any name and none is wanted, as `names[1]`."""
     from geniehive.membership import Membership, folder_of
 

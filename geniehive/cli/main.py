@@ -6,9 +6,6 @@ import os
 
 import typer
 
-<<<<<<< HEAD
-from geniehive.cli import bench, config_commands, daemons, exits, listings, orders, requests, route, token, up, version
-=======
 from geniehive.cli import (
     audit,
     bench,
@@ -23,7 +20,6 @@ from geniehive.cli import (
     up,
     version,
 )
->>>>>>> keys
 from geniehive.errors import GenieHiveError
 
 EPILOG = "Exit codes: 0 done, 1 failed, 2 usage or config, 3 daemon unreachable, 4 key refused, 5 not found, 6 fenced."
@@ -46,7 +42,6 @@ route.register(app)
 orders.register(app)
 token.register(app)
 bench.register(app)
-token.register(app)
 audit.register(app)
 config_commands.register(app)
 version.register(app)

@@ -24,7 +24,7 @@ def join_line(where: client.Target, *, kind: str, name: str, ttl_s: int, address
     from geniehive.v1 import access_service_pb2 as pb
 
     if kind not in _COMMANDS:
-        raise ConfigError(f'--kind {kind}: choose from {", ".join(_COMMANDS)}')
+        raise ConfigError(f"--kind {kind}: choose from {', '.join(_COMMANDS)}")
     request = pb.CreateJoinTokenRequest(host_id=name, ttl_seconds=ttl_s, kind=kind)
     made = call(where, "CreateJoinToken", request)
     return f"geniehive {_COMMANDS[kind]} {address or made.address} {made.join_token}"
@@ -85,7 +85,9 @@ def members(
          "expires_at": one.expires_at or None}
         for one in found
     ]  # fmt: skip
-    print_listing(Listing(columns=("KIND", "NAME", "STATE", "FROM", "CERTIFICATE UNTIL"), rows=rows, values=values), output)
+    print_listing(
+        Listing(columns=("KIND", "NAME", "STATE", "FROM", "CERTIFICATE UNTIL"), rows=rows, values=values), output
+    )
 
 
 def _until(unix_s: int) -> str:

@@ -61,7 +61,10 @@ def create(
     expires: Annotated[
         str,
         typer.Option(
-            "--expires", "--ttl", metavar="TIME", help="When it ends: 12h, 30d, 2027-01-31; else never, or 1h with --join."
+            "--expires",
+            "--ttl",
+            metavar="TIME",
+            help="When it ends: 12h, 30d, 2027-01-31; else never, or 1h with --join.",
         ),
     ] = "",
     join: Annotated[

@@ -20,10 +20,17 @@ from geniehive.errors import ConfigError, Conflict, GenieHiveError, InvalidReque
 from geniehive.join_token import parse_join_token
 from geniehive.tls import Identity, Kind
 from geniehive.v1 import access_service_pb2 as pb
-from geniehive.v1 import access_service_pb2_grpc, cluster_service_pb2, cluster_service_pb2_grpc
+from geniehive.v1 import (
+    access_service_pb2_grpc,
+    cluster_service_pb2,
+    cluster_service_pb2_grpc,
+    node_service_pb2_grpc,
+    routing_service_pb2,
+    routing_service_pb2_grpc,
+)
 from geniehive.v1 import node_service_pb2 as node_pb
-from geniehive.v1 import node_service_pb2_grpc, routing_service_pb2, routing_service_pb2_grpc
-from tests.controlplane.edge import ADMIN_KEY, NODE_KEY as THE_NODE_KEY, until
+from tests.controlplane.edge import ADMIN_KEY, until
+from tests.controlplane.edge import NODE_KEY as THE_NODE_KEY
 from tests.controlplane.tls_edge import Maker, secure, tls_config
 
 ATLAS = Identity(Kind.HOST, "atlas")

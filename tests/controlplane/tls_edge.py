@@ -100,7 +100,9 @@ class Maker:
     def pem(self) -> bytes:
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
-    def credentials(self, identity: Identity | str = "", *, days: float = 1, ca_pem: bytes = b"", **more) -> Credentials:
+    def credentials(
+        self, identity: Identity | str = "", *, days: float = 1, ca_pem: bytes = b"", **more
+    ) -> Credentials:
         """Credentials whose certificate ends in `days` (or ended, if negative)."""
         key = ec.generate_private_key(ec.SECP256R1())
         uri = identity.uri if isinstance(identity, Identity) else identity
