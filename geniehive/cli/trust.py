@@ -38,7 +38,7 @@ def own_addresses(config: Config) -> tuple[str, ...]:
     """What is asked where neither option nor config say an address: this machine's control plane, or the login's."""
     from pathlib import Path
 
-    for folder in (Path(config.control.state_dir) / "admin-identity", operator_folder()):
+    for folder in (Path(config.control.state_dir) / "admin-identity", *_ups(), operator_folder()):
         if _there(folder):
             from geniehive.membership import Membership
 
@@ -54,6 +54,7 @@ def _memberships(config: Config) -> Iterable[Membership]:
 
     places = [
         Path(config.control.state_dir) / "admin-identity",
+        *_ups(),
         operator_folder(),
         Path(config.node.state_dir) / "node-identity",
         Path(config.gateway.state_dir) / "gateway-identity",
@@ -72,6 +73,11 @@ def operator_folder() -> Path:
 
     base = os.environ.get("XDG_STATE_HOME") or str(Path(os.environ.get("HOME") or "~").expanduser() / ".local/state")
     return Path(base) / "geniehive" / "operator-identity"
+
+
+def _ups() -> list[Path]:
+    """Where `geniehive up` keeps the certificate of its administrator, in the state folder that it takes by itself."""
+    return [operator_folder().parent / "up" / "admin-identity"]
 
 
 def _there(folder: Path) -> bool:

@@ -48,6 +48,7 @@ async def report(plan: Plan, *, expect: bool, model: Path | None, tiny: bool, lo
 
 async def _wait(plan: Plan, patience_s: float, *, loading: str) -> tuple[Service, ...]:
     """The services, once a model answers through the gateway, or once there was patience enough."""
+    from geniehive.cli.trust import credentials_for
     from geniehive.dial import control_channel
 
     config = plan.config
@@ -55,6 +56,7 @@ async def _wait(plan: Plan, patience_s: float, *, loading: str) -> tuple[Service
         addresses=config.control_plane.targets,
         node_key=config.control_plane.node_api_key,
         admin_key=next(iter(config.auth.admin_api_keys), ""),
+        credentials=credentials_for(config, config.control_plane.targets),
     )
     clock = asyncio.get_running_loop().time
     begun = clock()
@@ -77,10 +79,13 @@ async def _gateway_lists(plan: Plan, model: str) -> bool:
     """Whether the gateway knows the model already."""
     import aiohttp
 
+    from geniehive.cli.gateway_client import trusting
+
     headers = {"Authorization": f"Bearer {plan.client_key}"} if plan.client_key else {}
     try:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
-            answer = await session.get(f"{plan.url}/v1/models", headers=headers)
+            tls = trusting(plan.config.gateway.tls_cert_file) if plan.url.startswith("https:") else True
+            answer = await session.get(f"{plan.url}/v1/models", headers=headers, ssl=tls)
             listed = (await answer.json()).get("data", [])
     except (aiohttp.ClientError, TimeoutError, ValueError):
         return False
