@@ -21,6 +21,8 @@ from controlplane.benchmark_book import RESTORED
 from controlplane.benchmarks import BenchmarkService
 from controlplane.certificate_watch import CertificateWatch, forget_admin
 from controlplane.cluster import ClusterState
+from controlplane.endpoint_guard import EndpointGuard
+from controlplane.endpoint_policy import EndpointPolicy
 from controlplane.events import Instant
 from controlplane.join_desk import JoinDesk, Members, Office
 from controlplane.leases import LeaseTerms
@@ -158,6 +160,7 @@ async def _tls_of(config: Config, store: SqlStore, loop: ControlLoop, clock: Clo
 
 
 async def _start_server(config: Config, loop: ControlLoop, store: SqlStore, clock: Clock, tls: _Tls) -> ControlServer:
+    policy = EndpointPolicy(config.control.allowed_endpoints, (one.endpoint for one in config.services))
     auth, server = config.auth, tls.server
     peers = None
     if server is not None:
@@ -166,7 +169,7 @@ async def _start_server(config: Config, loop: ControlLoop, store: SqlStore, cloc
         auth.node_api_keys, auth.admin_api_keys, auth.client_api_keys, tokens=loop.tokens, peers=peers
     )
     auditor = Auditor(loop, clock, gatekeeper)
-    nodes, watches = NodeSessions(loop, gatekeeper), RoutingWatch(loop, gatekeeper)
+    nodes, watches = NodeSessions(loop, EndpointGuard(policy), gatekeeper), RoutingWatch(loop, gatekeeper)
 
     def expel(identity: Identity) -> None:
         nodes.expel(identity)

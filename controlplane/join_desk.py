@@ -10,7 +10,6 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
-from urllib.parse import unquote
 
 import msgspec
 
@@ -18,6 +17,7 @@ from controlplane import join_book
 from controlplane.audit import Auditor
 from controlplane.auth import Context, Gatekeeper
 from controlplane.ca import Authority, public_key_sha256
+from controlplane.endpoint_policy import peer_address
 from controlplane.events import AuditNoted
 from controlplane.join_book import Applicant, Member, MemberState, Ticket
 from controlplane.store.join_store import JoinStore
@@ -196,7 +196,7 @@ class JoinDesk:
             Conflict: The name is somebody else's.
         """
         try:
-            member, answer = await self._join(request, _address_of(context.peer()))
+            member, answer = await self._join(request, str(peer_address(context.peer()) or "this machine"))
         except Unauthenticated as error:  # not in the audit log: strangers could fill it
             self._office.gatekeeper.refusals.note("bad_join_token", "", _JOIN, error.message)
             raise
@@ -289,11 +289,6 @@ class JoinDesk:
         if self._authority.key is None:
             raise Conflict("nobody can join: control.ca_key_file is not set, so certificates are yours to make")
         return self._authority
-
-
-def _address_of(peer: str) -> str:
-    """The address of gRPC's "ipv4:10.0.0.2:41234", for people to know the host by."""
-    return unquote(peer.partition(":")[2].rpartition(":")[0]).strip("[]") or peer
 
 
 def _kind(word: str) -> Kind:

@@ -9,6 +9,7 @@ times, loses its stream.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import uuid
 from typing import Any, Final
@@ -17,6 +18,8 @@ import grpc
 
 from controlplane import events as ev
 from controlplane.auth import Gatekeeper
+from controlplane.endpoint_guard import EndpointGuard
+from controlplane.endpoint_policy import peer_address
 from controlplane.events import RejectReason, ToNode
 from controlplane.loop import ControlLoop
 from geniehive import codec
@@ -78,9 +81,15 @@ class NodeSessions(node_service_pb2_grpc.NodeServiceServicer):
     """`NodeService`."""
 
     def __init__(
-        self, loop: ControlLoop, gatekeeper: Gatekeeper | None = None, *, outbox_limit: int = OUTBOX_LIMIT
+        self,
+        loop: ControlLoop,
+        guard: EndpointGuard,
+        gatekeeper: Gatekeeper | None = None,
+        *,
+        outbox_limit: int = OUTBOX_LIMIT,
     ) -> None:
         self._loop = loop
+        self._guard = guard
         self._gatekeeper = gatekeeper or Gatekeeper((), ())
         self._outbox_limit = outbox_limit
         self._streams: set[NodeStream] = set()
@@ -131,7 +140,7 @@ class NodeSessions(node_service_pb2_grpc.NodeServiceServicer):
                 if (error := self._foreign(stream, message.host_id)) is not None:
                     stream.refused = error
                     return
-                await self._take(stream, message)
+                await self._take(stream, message, context.peer())
         except TimeoutError:
             log.info("closing session %s: the node says nothing", stream.session_id)
 
@@ -147,7 +156,7 @@ class NodeSessions(node_service_pb2_grpc.NodeServiceServicer):
         self._gatekeeper.refusals.note("wrong_name", str(who), _CONNECT, error.message)
         return error
 
-    async def _take(self, stream: NodeStream, message: pb.NodeMessage) -> None:
+    async def _take(self, stream: NodeStream, message: pb.NodeMessage, peer: str) -> None:
         """One message: to the loop, or refused."""
         if not message.HasField("hello") and message.session_id != stream.session_id:
             words = f"session {message.session_id!r} is not this stream's: say Hello again"
@@ -158,6 +167,9 @@ class NodeSessions(node_service_pb2_grpc.NodeServiceServicer):
         except ValueError as error:
             stream.send(ev.Reject(RejectReason.INVALID, str(error)))
             return
+        if isinstance(event, ev.HelloReceived | ev.InventoryReceived) and event.services:
+            vetted = await self._guard.vet(message.host_id, event.services, peer_address(peer))
+            event = dataclasses.replace(event, services=vetted)
         await self._loop.offer(event)
 
 

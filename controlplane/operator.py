@@ -134,7 +134,7 @@ class ClusterService(pb_grpc.ClusterServiceServicer):
 
     async def ResolveRoute(self, request: pb.ResolveRouteRequest, _context: Context) -> pb.ResolveRouteResponse:
         """What a model name leads to now."""
-        return routes.resolve_route(request, self._loop.snapshot, self._routing.default_strategy)
+        return routes.resolve_route(request, self._loop.snapshot, self._routing)
 
     async def MatchRoutes(self, request: pb.MatchRoutesRequest, _context: Context) -> pb.MatchRoutesResponse:
         """Roles and services for a task in words."""

@@ -3,8 +3,8 @@
 gRPC asks for the certificate at each handshake, from a thread of its own; `ServerTls.fetch` then answers from what is
 at hand, and makes or reads a new one where it is due. Streams that are open are not touched by that.
 
-Every peer shows a certificate, be it nobody's (see `geniehive.tls`). gRPC has checked that it is signed by the CA, or is
-nobody's own; `Peers` looks again by itself, so that a name counts only under a signature of this cluster's CA.
+Every peer shows a certificate, be it nobody's (see `geniehive.tls`). gRPC has checked that it is signed by the CA, or
+is nobody's own; `Peers` looks again by itself, so that a name counts only under a signature of this cluster's CA.
 """
 
 from __future__ import annotations

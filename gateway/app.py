@@ -81,7 +81,7 @@ async def serve(
 ) -> None:
     """One worker on a bound socket: its watch of the cluster, its upstream connections, its server."""
     requests = RequestViews(Receipts(config.gateway.receipts), siblings or Siblings())
-    view = RoutingView(config.routing.default_strategy)
+    view = RoutingView(config.routing.default_strategy, config.routing.scored)
     in_flight = InFlight(time.monotonic)
     targets, node_key = config.control_plane.targets, config.control_plane.node_api_key
     credentials = source_for(config, Kind.GATEWAY)
@@ -96,8 +96,8 @@ async def serve(
         random.random,
         geniehive.__version__,
         stale_after_s=config.routing.health_stale_after_s,
-        credentials=credentials,
     )
+    watch.credentials = credentials
     async with (
         asyncio.TaskGroup() as tasks,
         ControlLink(targets, credentials) as link,

@@ -53,3 +53,7 @@ class MetricsMeter:
                 self._attempts.clear()
             counter = self._attempts[service_id, outcome] = self._metrics.attempts.labels(service_id, outcome)
         counter.inc()
+
+    def resumed(self, how: str, outcome: str) -> None:
+        """One attempt to go on with a cut stream is over."""
+        self._metrics.resumptions.labels(how, outcome).inc()

@@ -45,6 +45,12 @@ class Metrics:
             ("service", "outcome"),
             registry=self.registry,
         )
+        self.resumptions = Counter(
+            "geniehive_gateway_resumptions",
+            "Attempts to go on with a cut stream, by how (prefill, append, repeat) and outcome.",
+            ("how", "outcome"),
+            registry=self.registry,
+        )
         self.ttft = Histogram(
             "geniehive_gateway_ttft_seconds",
             "Time from the request's arrival to the first byte of its answer.",

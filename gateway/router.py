@@ -14,9 +14,8 @@ from geniehive.routing.candidate import Candidate, Resolution
 from geniehive.routing.ledger import NO_ASK, Ask, Ledger
 from geniehive.routing.receipt import Decision, decide, named
 from geniehive.routing.resolve import resolve
-from geniehive.routing.strategy import LEARNING, LIMIT, order
+from geniehive.routing.strategy import LEARNING, LIMIT, decided
 from geniehive.routing.table import RoutingTable
-from geniehive.routing.weigh import weigh
 
 AskOf = Callable[[float, bytes], Ask]
 """What is known of a request at a time, with what the gateway puts ahead of its prompt."""
@@ -76,16 +75,13 @@ class Router:
             if self._receipts:  # with who was looked at, where that is why
                 exchange.decision = Decision(named(name), table.remembered(name, operation))
             raise
-        counts, turn = self._load.counts, next(self._turns)
-        ledger, ask = self._load.ledger, NO_ASK
-        learns = found.strategy in LEARNING
-        if learns:  # only then the prompt is looked at, and the ledger hears of the request
+        counts, ledger, ask = self._load.counts, self._load.ledger, NO_ASK
+        if found.strategy in LEARNING and (len(found.candidates) > 1 or ledger.knows(found.candidates[0])):
+            # Only then the prompt is looked at, and the ledger hears of the request: who has no choice learns nothing.
             exchange.ask = ask = ask_of(exchange.now(), found.role.role_id.encode() if found.role else b"")
-        ordered = order(table, found, counts, turn, ask=ask, ledger=ledger, limit=LIMIT)
+        ordered, parts = decided(table, found, counts, next(self._turns), ask, ledger, LIMIT)
         if self._receipts:
-            exchange.decision = made = decide(name, found, ordered, table.observed, counts)
-            if learns:
-                made.weighed = weigh(table, found, ordered, counts, ask, ledger)
+            exchange.decision = decide(name, found, ordered, table.observed, counts, parts)
         return ordered
 
 

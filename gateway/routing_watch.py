@@ -46,10 +46,10 @@ class RoutingWatch:
         version: str = "",
         *,
         stale_after_s: float = 30.0,
-        credentials: CredentialSource | None = None,
     ) -> None:
         self._addresses = addresses
-        self._credentials = credentials or Plain()
+        self.credentials: CredentialSource = Plain()
+        """What is shown to the control plane; asked at each dial."""
         self._metadata = dial.metadata(node_key=node_key)
         self._gateway_id = gateway_id
         self._view = view
@@ -65,10 +65,10 @@ class RoutingWatch:
         """Watch until cancelled."""
         attempt = 0
         while True:
-            shown = self._credentials.current()
+            shown = self.credentials.current()
             async with dial.control_channel(self._addresses, shown) as channel:
                 stub = rpc.RoutingServiceStub(channel)
-                while shown is self._credentials.current():  # with another certificate: another channel
+                while shown is self.credentials.current():  # with another certificate: another channel
                     try:
                         await self._watch(stub)
                     except grpc.aio.AioRpcError as error:
@@ -81,7 +81,7 @@ class RoutingWatch:
 
     async def _explained(self, error: grpc.aio.AioRpcError) -> str:
         """What went wrong. gRPC does not say what is wrong with a certificate, so that is asked for."""
-        credentials, words = self._credentials.current(), None
+        credentials, words = self.credentials.current(), None
         now = asyncio.get_running_loop().time()
         if error.code() is grpc.StatusCode.UNAVAILABLE and not self._view.connected and now >= self._probe_at:
             self._probe_at = now + _PROBE_EVERY_S

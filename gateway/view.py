@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from geniehive.config import ScoredConfig
 from geniehive.errors import NotReady
 from geniehive.resources import HostObserved, Observed, Snapshot, SnapshotDelta
 from geniehive.routing.apply import apply_delta
 from geniehive.routing.table import RoutingTable
+
+_WEIGHTS = ScoredConfig()
 
 
 def no_picture() -> NotReady:
@@ -22,8 +25,9 @@ def no_picture() -> NotReady:
 class RoutingView:
     """The current table and how fresh it is. Written by `RoutingWatch` alone."""
 
-    def __init__(self, default_strategy: str = "scored") -> None:
+    def __init__(self, default_strategy: str = "scored", weights: ScoredConfig = _WEIGHTS) -> None:
         self._default_strategy = default_strategy
+        self._weights = weights
         self.table: RoutingTable | None = None
         self.connected = False
         self._followers: list[Callable[[Snapshot], None]] = []
@@ -47,7 +51,7 @@ class RoutingView:
 
     def replace(self, snapshot: Snapshot) -> None:
         """Route by this snapshot from now on."""
-        self.table = RoutingTable(snapshot, self._default_strategy)
+        self.table = RoutingTable(snapshot, self._default_strategy, self._weights)
         for call in self._followers:
             call(snapshot)
 

@@ -1,8 +1,8 @@
 """The gRPC edge for who joins: check the CA by the token's hash, send the secret and a certificate request, and renew.
 
-1. Ask the address for its certificate, whoever it is. 2. Ask that very peer for the cluster's CA: nothing secret is said
-yet. 3. The hash in the token decides whether this is the right cluster. 4. With that CA as the only one that is trusted,
-connect anew and join. A second answer to the same request is the same one, so a lost answer is asked for again.
+1. Ask the address for its certificate, whoever it is. 2. Ask that very peer for the cluster's CA: nothing secret is
+said yet. 3. The hash in the token decides whether this is the right cluster. 4. With that CA as the only one that is
+trusted, connect anew and join. The same request gets the same answer, so one that was lost is asked for again.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Keeps a daemon's certificate fresh: at half of its life a new one is asked for, with a new key.
 
-Connections that are open stay; the next dial shows the new one. Several processes may share a membership (workers of a
-gateway): a lock on the folder has one of them ask, and the others read. Where renewing fails it is tried again, at first
-at once, then more slowly; once less than a quarter of the life is left the log warns, long before anything stops.
+Connections that are open stay; the next dial shows the new one. Several processes may share a membership (workers of
+a gateway): a lock on the folder has one of them ask, and the others read. Where renewing fails it is tried again, at
+first at once, then more slowly; once less than a quarter of the life is left the log warns, long before anything stops.
 Certificates that an operator brings are not renewed here, but warned about in the same way.
 """
 

@@ -139,15 +139,11 @@ def translate(code: str, details: str, where: Target) -> GenieHiveError:
                 f"cannot reach the control plane at {where.shown}: start it (geniehive up, or geniehive control), "
                 "or say where it is (--control HOST:PORT)"
             )
-        case "UNAUTHENTICATED" if where.credentials is not None:
-            return Unauthenticated(f"the control plane at {where.shown}: {details}")
-        case "PERMISSION_DENIED" if where.credentials is not None:
-            return PermissionDenied(details)
         case "UNAUTHENTICATED":
-            wants = "refuses a token that has expired" if "expired" in details else "wants a key"
-            return Unauthenticated(f"the control plane at {where.shown} {wants}: {_KEY_FIX}")
+            return Unauthenticated(_wanted(details, where))
         case "PERMISSION_DENIED":
-            return PermissionDenied(f"{details or 'the key may not do this'}; set it as GENIEHIVE_API_KEY")
+            fix = "" if where.credentials is not None else "; set it as GENIEHIVE_API_KEY"
+            return PermissionDenied(f"{details or 'the key may not do this'}{fix}")
         case "NOT_FOUND":
             return NotFound(details)
         case "INVALID_ARGUMENT":
@@ -159,6 +155,14 @@ def translate(code: str, details: str, where: Target) -> GenieHiveError:
                 f"what answers at {where.shown} does not know this call: is it a GenieHive as new as this?"
             )
     return InternalError(f"the control plane at {where.shown} failed: {details or code}")
+
+
+def _wanted(details: str, where: Target) -> str:
+    """Who is not known there, and the fix."""
+    if where.credentials is not None:
+        return f"the control plane at {where.shown}: {details}"
+    wants = "refuses a token that has expired" if "expired" in details else "wants a key"
+    return f"the control plane at {where.shown} {wants}: {_KEY_FIX}"
 
 
 def ask(where: Target, talk: Callable[[ClusterClient], Awaitable[T]]) -> T:

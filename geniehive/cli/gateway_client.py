@@ -39,7 +39,7 @@ class GatewayTarget:
     url: str
     key: str = ""
     certificate: str = ""
-    """PEM file of the certificate that it has, for a gateway of this very config: its name need not be the address's."""
+    """PEM file of its certificate, for a gateway of this very config: the name in it need not be the address."""
 
 
 def gateway_target(config: Path | None, gateway: str, api_key: str) -> GatewayTarget:

@@ -1,8 +1,8 @@
 """Which certificate the command line shows to a control plane, if any.
 
 In this order: what the config names (`control_plane.ca_file`, `cert_file`); on the control plane's own machine the
-administrator's certificate that it keeps in its state folder; what `geniehive login` got; what this host's node agent or
-gateway joined with, which may look but not touch. A control plane without TLS is shown none.
+administrator's certificate that it keeps in its state folder; what `geniehive login` got; what this host's node agent
+or gateway joined with, which may look but not touch. A control plane without TLS is shown none.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`geniehive up` with a control plane that others may join: its own gateway and node agent join first, as all others do.
+"""`geniehive up` with a control plane that others may join: its own gateway and node agent join first, as others do.
 
 The local administrator's certificate in the state folder makes the tokens; they are used at once and never seen.
 """
@@ -38,8 +38,8 @@ async def join_locally(plan: Plan) -> None:
     admin = Membership(folder_of(config.control.state_dir, Kind.ADMIN)).credentials()
     if admin is None:
         raise ConfigError(
-            "geniehive up cannot join its own gateway and node agent, since its control plane issues no certificates: set "
-            "control.ca_key_file, or start geniehive control, gateway and node each with a config of its own"
+            "geniehive up cannot join its own gateway and node agent, for its control plane issues no certificates: "
+            "set control.ca_key_file, or start geniehive control, gateway and node each with a config of its own"
         )
     for kind, state_dir, name in (
         (Kind.GATEWAY, config.gateway.state_dir, config.gateway.gateway_id or GATEWAY_ID),
@@ -85,4 +85,3 @@ async def _join(plan: Plan, admin: Credentials, membership: Membership, kind: Ki
     )
     credentials, joined = await join(wish, lambda _: None)
     membership.keep(credentials, joined)
-

@@ -69,11 +69,11 @@ def make_plan(loaded: LoadedConfig, *, port: int | None, state_dir: Path | None,
     control = config.control
     if not _given(loaded, "control.state_dir"):
         control = replace(control, state_dir=str(here))
-    derived = replace(
-        config, node=node, control_plane=control_plane, storage=storage, gateway=gateway, control=control
-    )
+    derived = replace(config, node=node, control_plane=control_plane, storage=storage, gateway=gateway, control=control)
     return Plan(
-        config=derived, state_dir=here, url=f"{'https' if gateway.tls_cert_file else 'http'}://{_bracketed(_dialled(gateway.host))}:{config.gateway.port}"
+        config=derived,
+        state_dir=here,
+        url=f"{'https' if gateway.tls_cert_file else 'http'}://{_bracketed(_dialled(gateway.host))}:{config.gateway.port}",
     )
 
 

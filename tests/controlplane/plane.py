@@ -10,6 +10,8 @@ import grpc
 
 from controlplane import events as ev
 from controlplane.cluster import ClusterState
+from controlplane.endpoint_guard import EndpointGuard
+from controlplane.endpoint_policy import EndpointPolicy
 from controlplane.leases import LeaseTerms
 from controlplane.loop import ControlLoop
 from controlplane.node_sessions import NodeSessions
@@ -102,7 +104,9 @@ async def running_loop(
 async def served(loop: ControlLoop, address: str = "127.0.0.1:0", outbox_limit: int = 256) -> AsyncIterator[str]:
     """A gRPC server on a free port; its address."""
     server = grpc.aio.server()
-    node_grpc.add_NodeServiceServicer_to_server(NodeSessions(loop, outbox_limit=outbox_limit), server)
+    node_grpc.add_NodeServiceServicer_to_server(
+        NodeSessions(loop, EndpointGuard(EndpointPolicy()), outbox_limit=outbox_limit), server
+    )
     routing_grpc.add_RoutingServiceServicer_to_server(RoutingWatch(loop), server)
     port = server.add_insecure_port(address)
     await server.start()

@@ -125,7 +125,7 @@ async def test_a_token_expires(tmp_path, monkeypatch):
     async with secure(tls_config(tmp_path)) as plane:
         token = await plane.token(ttl=60)
         clock["ahead_ms"] = 61_000
-        with pytest.raises(Unauthenticated, match="expired.*geniehive token create --join"):
+        with pytest.raises(Unauthenticated, match=r"expired.*geniehive token create --join"):
             await plane.join(token, "atlas")
 
 
@@ -165,7 +165,7 @@ async def test_a_plain_port_is_told_apart(tmp_path):
 async def test_a_name_is_taken_by_who_has_it(tmp_path):
     async with secure(tls_config(tmp_path)) as plane:
         await plane.join(await plane.token(), "atlas")
-        with pytest.raises(Conflict, match="has joined already.*--host-id atlas"):
+        with pytest.raises(Conflict, match=r"has joined already.*--host-id atlas"):
             await plane.join(await plane.token(), "atlas")
         assert (await plane.join(await plane.token(name="atlas")))[1].name == "atlas"
         with pytest.raises(InvalidRequest, match="for host atlas, not borealis"):
@@ -240,36 +240,40 @@ async def test_a_node_speaks_of_its_own_host_alone(tmp_path, caplog):
 
 
 async def test_a_node_changes_its_host_in_no_later_message(tmp_path):
-    async with secure(tls_config(tmp_path)) as plane:
-        async with control_channel([plane.address], await plane.member("node", "atlas")) as channel:
-            stream = node_service_pb2_grpc.NodeServiceStub(channel).Connect()
-            first = node_pb.Hello(protocol_version=1)
-            await stream.write(node_pb.NodeMessage(host_id="atlas", boot_epoch=1, hello=first))
-            session_id = (await stream.read()).session_id
-            await stream.write(
-                node_pb.NodeMessage(host_id="borealis", session_id=session_id, heartbeat=node_pb.Heartbeat(sequence=1))
-            )
-            assert (await refusal(until_end(stream))).code() is grpc.StatusCode.PERMISSION_DENIED
+    async with (
+        secure(tls_config(tmp_path)) as plane,
+        control_channel([plane.address], await plane.member("node", "atlas")) as channel,
+    ):
+        stream = node_service_pb2_grpc.NodeServiceStub(channel).Connect()
+        first = node_pb.Hello(protocol_version=1)
+        await stream.write(node_pb.NodeMessage(host_id="atlas", boot_epoch=1, hello=first))
+        session_id = (await stream.read()).session_id
+        await stream.write(
+            node_pb.NodeMessage(host_id="borealis", session_id=session_id, heartbeat=node_pb.Heartbeat(sequence=1))
+        )
+        assert (await refusal(until_end(stream))).code() is grpc.StatusCode.PERMISSION_DENIED
 
 
 async def test_a_gateway_goes_by_its_own_name_and_its_workers(tmp_path):
-    async with secure(tls_config(tmp_path)) as plane:
-        async with control_channel([plane.address], await plane.member("gateway", "front")) as channel:
-            stub = routing_service_pb2_grpc.RoutingServiceStub(channel)
+    async with (
+        secure(tls_config(tmp_path)) as plane,
+        control_channel([plane.address], await plane.member("gateway", "front")) as channel,
+    ):
+        stub = routing_service_pb2_grpc.RoutingServiceStub(channel)
 
-            async def watch(name: str):
-                greeting = routing_service_pb2.GatewayHello(protocol_version=1)
-                stream = stub.Watch()
-                await stream.write(routing_service_pb2.GatewayMessage(gateway_id=name, hello=greeting))
-                if (message := await stream.read()) is grpc.aio.EOF:
-                    raise await refusal(stream)
-                stream.cancel()
-                return message
+        async def watch(name: str):
+            greeting = routing_service_pb2.GatewayHello(protocol_version=1)
+            stream = stub.Watch()
+            await stream.write(routing_service_pb2.GatewayMessage(gateway_id=name, hello=greeting))
+            if (message := await stream.read()) is grpc.aio.EOF:
+                raise await refusal(stream)
+            stream.cancel()
+            return message
 
-            assert (await watch("front")).HasField("snapshot")
-            assert (await watch("front-2")).HasField("snapshot")
-            for other in ("back", "front-x", "front-1-1"):
-                assert (await refusal(watch(other))).code() is grpc.StatusCode.PERMISSION_DENIED
+        assert (await watch("front")).HasField("snapshot")
+        assert (await watch("front-2")).HasField("snapshot")
+        for other in ("back", "front-x", "front-1-1"):
+            assert (await refusal(watch(other))).code() is grpc.StatusCode.PERMISSION_DENIED
 
 
 async def test_each_kind_of_certificate_opens_its_own_methods(tmp_path):
@@ -302,15 +306,17 @@ async def test_each_kind_of_certificate_opens_its_own_methods(tmp_path):
 
 
 async def test_nobody_needs_a_key_and_node_keys_are_none(tmp_path):
-    async with secure(tls_config(tmp_path, keys=True)) as plane:
-        async with control_channel([plane.address], tls.as_nobody(plane.admin.ca_pem)) as channel:
-            assert (await refusal(hosts(channel))).code() is grpc.StatusCode.UNAUTHENTICATED
-            error = await refusal(hosts(channel, **{NODE_KEY: THE_NODE_KEY}))
-            assert error.code() is grpc.StatusCode.UNAUTHENTICATED
-            error = await refusal(hosts(channel, **{API_KEY: "a-client-key"}))
-            assert error.code() is grpc.StatusCode.UNAUTHENTICATED
-            assert "not known here" in error.details()
-            await hosts(channel, **{API_KEY: ADMIN_KEY})
+    async with (
+        secure(tls_config(tmp_path, keys=True)) as plane,
+        control_channel([plane.address], tls.as_nobody(plane.admin.ca_pem)) as channel,
+    ):
+        assert (await refusal(hosts(channel))).code() is grpc.StatusCode.UNAUTHENTICATED
+        error = await refusal(hosts(channel, **{NODE_KEY: THE_NODE_KEY}))
+        assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+        error = await refusal(hosts(channel, **{API_KEY: "a-client-key"}))
+        assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert "not known here" in error.details()
+        await hosts(channel, **{API_KEY: ADMIN_KEY})
 
 
 async def test_one_who_is_removed_is_out_at_once_and_may_join_again(tmp_path):
@@ -397,18 +403,20 @@ async def test_a_wrong_certificate_of_the_control_plane_is_named(tmp_path, wrong
 
 
 async def test_a_certificate_that_ends_while_its_connection_is_open_opens_nothing_more(tmp_path):
-    async with secure(tls_config(tmp_path, certificate_ttl_s=2)) as plane:
-        async with control_channel([plane.address], await plane.member("node", "atlas")) as channel:
-            await hosts(channel)
+    async with (
+        secure(tls_config(tmp_path, certificate_ttl_s=2)) as plane,
+        control_channel([plane.address], await plane.member("node", "atlas")) as channel,
+    ):
+        await hosts(channel)
 
-            async def refused() -> str:
-                try:
-                    await hosts(channel)
-                except grpc.aio.AioRpcError as error:
-                    return error.details() or ""
-                return ""
+        async def refused() -> str:
+            try:
+                await hosts(channel)
+            except grpc.aio.AioRpcError as error:
+                return error.details() or ""
+            return ""
 
-            assert "has expired" in await until(refused)
+        assert "has expired" in await until(refused)
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])

@@ -49,9 +49,7 @@ class Hub:
 
     def _daemon(self, host: str, *arguments: str) -> Daemon:
         home = self._home(host)
-        return Daemon(
-            argv=cli(*arguments), log_path=self.folder / f"{host}.log", cwd=home, environ=self.environ(host)
-        )
+        return Daemon(argv=cli(*arguments), log_path=self.folder / f"{host}.log", cwd=home, environ=self.environ(host))
 
     def environ(self, host: str) -> dict[str, str]:
         """Each host has a home of its own."""

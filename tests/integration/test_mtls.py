@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Self
 
 import httpx
 import pytest
@@ -204,7 +205,7 @@ class Replacing:
         temporary.replace(self.path)
         self.count += 1
 
-    def __enter__(self) -> Replacing:
+    def __enter__(self) -> Self:
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
         return self

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-
 import pytest
 
 from tests.integration.daemons import Daemon, clean_environ, cli, eventually
@@ -142,6 +141,3 @@ def test_two_machines_become_a_cluster_by_two_pasted_commands(two_hosts: tuple[H
 
     eventually(patient)
     assert MODEL in hub.run("models", "--config", "hub.yaml")
-
-
-
