@@ -39,7 +39,7 @@ from controlplane.watch import RoutingWatch
 from geniehive.clock import Clock, SystemClock
 from geniehive.config import Config, ControlConfig
 from geniehive.errors import GenieHiveError
-from geniehive.tls import Identity
+from geniehive.identity import Identity
 
 GRACE_S: Final = 5.0
 """What running calls get at the end; node and gateway streams end at once, they reconnect."""

@@ -26,8 +26,8 @@ from controlplane.refusals import Refusals
 from geniehive.access import ADMIN, CALLER, EVERY, OPERATOR, held, is_over
 from geniehive.dial import API_KEY, ERROR_CODE, NODE_KEY
 from geniehive.errors import GenieHiveError, PermissionDenied, Unauthenticated, wire_of
+from geniehive.identity import Identity, Kind
 from geniehive.resources import AccessKey
-from geniehive.tls import Identity, Kind
 from geniehive.tokens import LONGEST, KeyRing, bearer, sha256
 
 ANONYMOUS = "anonymous"

@@ -20,18 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from geniehive.errors import ConfigError, InvalidRequest, PermissionDenied
-from geniehive.tls import (
-    CONTROL_NAME,
-    Identity,
-    Kind,
-    bundle_sha256,
-    certificates_in,
-    facts_of,
-    key_pem,
-    names_of,
-    new_key,
-    utc,
-)
+from geniehive.identity import CONTROL_NAME, Identity, Kind
+from geniehive.tls import bundle_sha256, certificates_in, facts_of, key_pem, names_of, new_key, utc
 
 YEARS: Final = 10
 _YEAR_S: Final = 365.25 * 86400

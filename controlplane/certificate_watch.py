@@ -19,8 +19,9 @@ from controlplane.server_tls import ServerTls, local_addresses
 from geniehive.clock import Clock
 from geniehive.config import ControlConfig
 from geniehive.errors import ConfigError
+from geniehive.identity import Identity, Kind
 from geniehive.membership import Joined, Membership, folder_of
-from geniehive.tls import Credentials, Identity, Kind, certificate_request, new_key
+from geniehive.tls import Credentials, certificate_request, new_key
 
 LOOK_S: Final = 600.0
 REMIND_S: Final = 86400.0

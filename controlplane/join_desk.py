@@ -24,9 +24,9 @@ from controlplane.store.join_store import JoinStore
 from geniehive.clock import Clock
 from geniehive.config import ControlConfig
 from geniehive.errors import Conflict, InvalidRequest, PermissionDenied, Unauthenticated
+from geniehive.identity import NAME, Identity, Kind
 from geniehive.join_token import JoinToken, parse_join_token
 from geniehive.resources import AuditEntry
-from geniehive.tls import NAME, Identity, Kind
 from geniehive.tokens import sha256
 from geniehive.v1 import access_service_pb2 as pb
 

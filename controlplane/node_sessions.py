@@ -25,8 +25,8 @@ from controlplane.loop import ControlLoop
 from geniehive import codec
 from geniehive.command_codec import command_order_to_pb, command_result_from_pb
 from geniehive.errors import PermissionDenied
+from geniehive.identity import Identity
 from geniehive.stream import Outbox, OutboxFull
-from geniehive.tls import Identity
 from geniehive.v1 import node_service_pb2 as pb
 from geniehive.v1 import node_service_pb2_grpc
 

@@ -26,15 +26,8 @@ from controlplane.ca import Authority
 from geniehive.config import ControlConfig
 from geniehive.config_check import is_loopback, parse_address
 from geniehive.errors import ConfigError, Unauthenticated
-from geniehive.tls import (
-    CONTROL_NAME,
-    NOBODY_CERTIFICATE,
-    Identity,
-    Leaf,
-    certificates_in,
-    facts_of,
-    leaf_of,
-)
+from geniehive.identity import CONTROL_NAME, Identity
+from geniehive.tls import NOBODY_CERTIFICATE, Leaf, certificates_in, facts_of, leaf_of
 
 KNOWN_LIMIT: Final = 4096
 """Certificates of peers that are remembered, so that each is looked at once."""

@@ -20,8 +20,8 @@ from controlplane.feeds import RoutingFeed, Update
 from controlplane.loop import ControlLoop
 from geniehive import codec
 from geniehive.errors import PermissionDenied
+from geniehive.identity import Identity
 from geniehive.resources import Snapshot
-from geniehive.tls import Identity
 from geniehive.v1 import routing_service_pb2 as pb
 from geniehive.v1 import routing_service_pb2_grpc
 

@@ -48,8 +48,8 @@ from gateway.view import RoutingView
 from gateway.workers import run_workers
 from geniehive.config import Config
 from geniehive.credentials import source_for
+from geniehive.identity import Kind
 from geniehive.renewal import Renewal
-from geniehive.tls import Kind
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 2048

@@ -7,13 +7,15 @@ end lets go of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import grpc.aio
 
 from geniehive import dial
 from geniehive.credentials import CredentialSource, Plain
-from geniehive.tls import Credentials
+
+if TYPE_CHECKING:
+    from geniehive.tls import Credentials  # loads cryptography, which plain gRPC needs not
 
 
 class _Dialled:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from geniehive.config import Config, ControlPlaneConfig
 from geniehive.errors import ConfigError
-from geniehive.membership import Membership, credentials_of, folder_of
-from geniehive.tls import CONTROL_NAME, Credentials, Kind, as_nobody
+from geniehive.identity import CONTROL_NAME, Kind
+from geniehive.membership import Membership, folder_of
+
+if TYPE_CHECKING:
+    from geniehive.tls import Credentials  # loads cryptography, which plain gRPC needs not
 
 _log = logging.getLogger(__name__)
 
@@ -81,6 +84,9 @@ class FromFiles:
         return tuple(path.stat().st_mtime_ns for path in self._paths)
 
     def _load(self) -> Credentials:
+        from geniehive.membership import credentials_of  # noqa: PLC0415 - loads cryptography, for TLS alone
+        from geniehive.tls import as_nobody  # noqa: PLC0415 - see above
+
         config = self._config
         try:
             self._seen = self._stamps()

@@ -27,9 +27,10 @@ from geniehive.errors import (
     PermissionDenied,
     Unauthenticated,
 )
+from geniehive.identity import CONTROL_NAME, Kind
 from geniehive.join_token import JoinToken
 from geniehive.membership import Joined
-from geniehive.tls import CONTROL_NAME, Credentials, Kind, as_nobody, bundle_sha256, certificate_request, new_key
+from geniehive.tls import Credentials, as_nobody, bundle_sha256, certificate_request, new_key
 from geniehive.v1 import access_service_pb2 as pb
 from geniehive.v1 import access_service_pb2_grpc as rpc
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from geniehive.errors import ConfigError
-from geniehive.tls import Credentials, Kind, certificates_in
+from geniehive.identity import Kind
+
+if TYPE_CHECKING:
+    from geniehive.tls import Credentials  # loads cryptography, which plain gRPC needs not
 
 _KEY: Final = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----.+?-----END [A-Z ]*PRIVATE KEY-----\n?", re.DOTALL)
 
@@ -85,6 +88,8 @@ class Membership:
 
 def credentials_of(identity_pem: bytes, ca_pem: bytes, server_name: str) -> Credentials:
     """Credentials from the text of an identity file. Raises ValueError."""
+    from geniehive.tls import Credentials, certificates_in  # noqa: PLC0415 - loads cryptography, for TLS alone
+
     key, chain = _KEY.search(identity_pem), certificates_in(identity_pem)
     if key is None or not chain:
         raise ValueError("no private key and certificate in PEM")

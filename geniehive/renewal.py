@@ -16,14 +16,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from geniehive import joining
 from geniehive.credentials import CredentialSource
 from geniehive.errors import GenieHiveError
 from geniehive.membership import Membership
-from geniehive.tls import Credentials, Leaf
-from geniehive.tls_trouble import day
+
+if TYPE_CHECKING:
+    from geniehive.tls import Credentials, Leaf  # loads cryptography, which plain gRPC needs not
 
 LOOK_S: Final = 60.0
 """Longest sleep: the clock may be set, and a sibling may have renewed."""
@@ -103,6 +103,8 @@ class Renewal:
         _log.debug("the certificate of %s was renewed", credentials.leaf.identity)
 
     async def _ask(self, credentials: Credentials) -> Credentials:
+        from geniehive import joining  # noqa: PLC0415 - loads cryptography, for TLS alone
+
         address = self._addresses[self._failures % len(self._addresses)]
         return await joining.renew(address, credentials)
 
@@ -110,6 +112,8 @@ class Renewal:
         now = self._now()
         if now < warns_from(leaf) or now - self._reminded < REMIND_S:
             return
+        from geniehive.tls_trouble import day  # noqa: PLC0415 - loads cryptography, for TLS alone
+
         self._reminded = now
         fix = (
             "it is renewed as soon as the control plane answers"

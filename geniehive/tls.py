@@ -1,8 +1,4 @@
-"""Keys, certificates and names of the cluster's own TLS: the floor that all daemons and the CLI stand on.
-
-Everybody in the cluster has a certificate of the cluster's CA, and its name is a URI in there, as SPIFFE has it:
-`spiffe://geniehive/host/HOST_ID`, `/gateway/ID`, `/operator/ID`, `/admin/ID`; the control plane's is `spiffe://geniehive/control`.
-Host names and addresses change and are not checked: the control plane also goes by `CONTROL_NAME`, whatever is dialled.
+"""Keys and certificates of the cluster's own TLS: the floor that all daemons and the CLI stand on.
 
 Python's gRPC can demand certificates of clients, or not ask for any; it cannot ask and take none. So who has none
 (a host that joins, an operator with a key) shows the certificate of *nobody*, whose key everybody knows. It proves
@@ -16,7 +12,6 @@ import datetime as dt
 import hashlib
 import re
 from collections.abc import Sequence
-from enum import StrEnum
 from functools import cached_property
 from typing import Final, NamedTuple
 
@@ -26,10 +21,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from geniehive.errors import ConfigError
+from geniehive.identity import CONTROL_NAME, Identity, identity_of
 
-TRUST_DOMAIN: Final = "spiffe://geniehive"
-CONTROL_NAME: Final = "control.geniehive.internal"
-NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _PEM_CERTIFICATE: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", re.DOTALL)
 
 NOBODY_CERTIFICATE: Final = b"""\
@@ -44,42 +37,6 @@ KoZIzj0EAwIDSAAwRQIhAI3Rph+O4VCt4RQk8EutR3dUDfr5Cb7UspV7fhJL095u
 AiBKmT/dgpblvd2FY5WjyQeUtWHJRjv7/j59w69NqQAwcA==
 -----END CERTIFICATE-----
 """
-
-
-class Kind(StrEnum):
-    """What a certificate speaks for."""
-
-    HOST = "host"
-    GATEWAY = "gateway"
-    OPERATOR = "operator"  # a person or program that may what the scope of this name may
-    ADMIN = "admin"  # the same, with the scope admin
-    CONTROL = "control"
-
-
-class Identity(NamedTuple):
-    """Who somebody is: "host", "atlas". The control plane has no name of its own."""
-
-    kind: Kind
-    name: str = ""
-
-    @property
-    def uri(self) -> str:
-        """The name as it stands in the certificate."""
-        return f"{TRUST_DOMAIN}/{self.kind}" + (f"/{self.name}" if self.name else "")
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.name}" if self.name else "the control plane"
-
-
-def identity_of(uri: str) -> Identity | None:
-    """The identity that a URI names; None where it names none of this cluster."""
-    kind, _, name = uri.removeprefix(f"{TRUST_DOMAIN}/").partition("/")
-    if not uri.startswith(f"{TRUST_DOMAIN}/") or kind not in set(Kind):
-        return None
-    found = Identity(Kind(kind), name)
-    if found.kind is Kind.CONTROL:
-        return None if name else found
-    return found if NAME.fullmatch(name) else None
 
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True, dict=True):

@@ -14,7 +14,8 @@ from typing import Final
 
 from geniehive.config_check import parse_address
 from geniehive.errors import ConfigError
-from geniehive.tls import CONTROL_NAME, Credentials
+from geniehive.identity import CONTROL_NAME
+from geniehive.tls import Credentials
 
 TIMEOUT_S: Final = 3.0
 _EXPIRED: Final = 10  # X509_V_ERR_CERT_HAS_EXPIRED

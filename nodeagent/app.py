@@ -22,9 +22,9 @@ from geniehive.config import Config, ServiceConfig
 from geniehive.config_check import is_loopback, parse_address
 from geniehive.credentials import source_for
 from geniehive.errors import GenieHiveError
+from geniehive.identity import Kind
 from geniehive.renewal import Renewal
 from geniehive.resources import Command, HealthStatus, Host
-from geniehive.tls import Kind
 from nodeagent import events as ev
 from nodeagent.agent import Agent, AgentView
 from nodeagent.engines import engine_session

@@ -19,8 +19,8 @@ from geniehive.errors import ConfigError, Conflict
 if TYPE_CHECKING:
     from geniehive.config import Config
     from geniehive.config_load import LoadedConfig
+    from geniehive.identity import Kind
     from geniehive.membership import Joined, Membership
-    from geniehive.tls import Kind
 
 Address = Annotated[str, typer.Argument(metavar="HOST:PORT", help="The control plane.")]
 Token = Annotated[str, typer.Argument(metavar="TOKEN", help="Join token; - reads it from stdin.")]
@@ -42,7 +42,7 @@ def join_node(
     config: options.ConfigFile = None,
 ) -> None:
     """Join a cluster as a host, and run the node agent."""
-    from geniehive.tls import Kind
+    from geniehive.identity import Kind
     from nodeagent.host import host_id_of
 
     loaded = _load(config).config
@@ -63,7 +63,7 @@ def join_gateway(
     """Join a cluster as a gateway, and run it."""
     import msgspec
 
-    from geniehive.tls import Kind
+    from geniehive.identity import Kind
     from nodeagent.host import host_id_of
 
     loaded = _load(config).config
@@ -77,8 +77,8 @@ def join_gateway(
 def login(address: Address, token: Token, server_name: ServerName = "") -> None:
     """Get a certificate for yourself: later commands ask that control plane with it."""
     from geniehive.cli.trust import operator_folder
+    from geniehive.identity import Kind
     from geniehive.membership import Membership
-    from geniehive.tls import Kind
 
     kinds = frozenset({Kind.OPERATOR, Kind.ADMIN})
     joined = _apply(Membership(operator_folder()), kinds, address, token, ("", ""), server_name)
@@ -111,9 +111,9 @@ def _apply(
     import asyncio
 
     from geniehive.config_check import parse_address
+    from geniehive.identity import CONTROL_NAME
     from geniehive.join_token import parse_join_token
     from geniehive.joining import Application, join
-    from geniehive.tls import CONTROL_NAME
 
     try:
         parse_address(address)

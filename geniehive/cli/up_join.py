@@ -12,8 +12,9 @@ from geniehive.cli.up_plan import Plan
 from geniehive.errors import ConfigError
 
 if TYPE_CHECKING:
+    from geniehive.identity import Kind
     from geniehive.membership import Membership
-    from geniehive.tls import Credentials, Kind
+    from geniehive.tls import Credentials
 
 GATEWAY_ID = "up"
 
@@ -30,8 +31,8 @@ def speaks_tls(plan: Plan, *, insecure: bool) -> bool:
 
 async def join_locally(plan: Plan) -> None:
     """Have gateway and node agent join, where they have not yet. The control plane is ready. Raises GenieHiveError."""
+    from geniehive.identity import Kind
     from geniehive.membership import Membership, folder_of
-    from geniehive.tls import Kind
     from nodeagent.host import host_id_of
 
     config = plan.config

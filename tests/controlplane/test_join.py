@@ -17,8 +17,8 @@ from controlplane import app
 from geniehive import joining, tls, tls_trouble
 from geniehive.dial import API_KEY, NODE_KEY, control_channel
 from geniehive.errors import ConfigError, Conflict, GenieHiveError, InvalidRequest, PermissionDenied, Unauthenticated
+from geniehive.identity import CONTROL_NAME, Identity, Kind
 from geniehive.join_token import parse_join_token
-from geniehive.tls import Identity, Kind
 from geniehive.v1 import access_service_pb2 as pb
 from geniehive.v1 import (
     access_service_pb2_grpc,
@@ -386,7 +386,7 @@ def signed_by_nobody(ca_pem: bytes) -> tls.Credentials:
 )
 async def test_a_wrong_certificate_of_the_control_plane_is_named(tmp_path, wrong, words):
     ca, other = Maker(), Maker()
-    names = ("other.example",) if wrong == "names" else (tls.CONTROL_NAME,)
+    names = ("other.example",) if wrong == "names" else (CONTROL_NAME,)
     maker = other if wrong == "another CA" else ca
     key, chain = maker.server(*names, days=-1 if wrong == "expired" else 1)
     credentials = grpc.ssl_server_credentials([(key, chain)], ca.pem, require_client_auth=True)

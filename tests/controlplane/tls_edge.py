@@ -19,9 +19,10 @@ from controlplane import app
 from geniehive import joining, tls
 from geniehive.config import Config, ControlConfig
 from geniehive.dial import control_channel
+from geniehive.identity import Identity, Kind
 from geniehive.join_token import parse_join_token
 from geniehive.membership import Joined, Membership
-from geniehive.tls import Credentials, Identity, Kind
+from geniehive.tls import Credentials
 from geniehive.v1 import access_service_pb2 as pb
 from geniehive.v1 import access_service_pb2_grpc, cluster_service_pb2_grpc
 from tests.controlplane.edge import DEADLINE_S, config_for
