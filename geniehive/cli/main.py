@@ -11,6 +11,7 @@ from geniehive.cli import (
     bench,
     config_commands,
     daemons,
+    doctor,
     exits,
     listings,
     orders,
@@ -44,6 +45,7 @@ token.register(app)
 bench.register(app)
 audit.register(app)
 config_commands.register(app)
+doctor.register(app)
 version.register(app)
 
 
