@@ -5,11 +5,14 @@ Blocking; call it in a thread, and only once something has failed.
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import ssl
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from geniehive.config_check import parse_address
@@ -34,12 +37,24 @@ def client_context(credentials: Credentials | None) -> ssl.SSLContext:
     if credentials.ca_pem:
         context.load_verify_locations(cadata=credentials.ca_pem.decode("ascii"))
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an intermediate CA may be all that is trusted, as in gRPC
-    # The ssl module loads keys from files alone; this one is the user's own, and gone at once.
-    with tempfile.NamedTemporaryFile(suffix=".pem") as file:
-        file.write(credentials.key_pem + credentials.chain_pem)
-        file.flush()
-        context.load_cert_chain(file.name)
+    with _as_file(credentials.key_pem + credentials.chain_pem) as path:
+        context.load_cert_chain(path)
     return context
+
+
+@contextmanager
+def _as_file(data: bytes) -> Iterator[str]:
+    """A file with a key in it, for the ssl module loads keys from files alone: in memory where the system can."""
+    if hasattr(os, "memfd_create"):
+        with os.fdopen(os.memfd_create("geniehive"), "wb") as memory:
+            memory.write(data)
+            memory.flush()
+            yield f"/proc/self/fd/{memory.fileno()}"
+        return
+    with tempfile.NamedTemporaryFile(suffix=".pem") as file:  # mode 0600, and gone at once
+        file.write(data)
+        file.flush()
+        yield file.name
 
 
 def peer_certificate(address: str, credentials: Credentials) -> bytes:
