@@ -11,6 +11,7 @@ from tests.geniehive import reference
 PAGES = [
     "index",
     "install",
+    "join",
     "cli",
     "config",
     "errors",
