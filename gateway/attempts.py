@@ -123,7 +123,7 @@ class Attempts:
                         begun.upstream.close()
                         begun.told(tried)
                     tried.outcome = "ok" if well else "cut"
-                    answer = Outcome(well, tried.prompt_tokens, tried.cached_tokens, tried.tokens)
+                    answer = Outcome(well, tried.prompt_tokens, tried.cached_tokens, tried.tokens, tried.times)
                     guard.finish(ok=well, tokens=tried.tokens, answer=answer)
                     return response
                 except AttemptFailed as error:

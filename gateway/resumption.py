@@ -149,7 +149,7 @@ class Resumption:
             begun.told(tried)
         differs = (cut := _cut_of(exchange)) is not None and isinstance(cut.failure, Disagrees)
         if not differs:
-            answer = Outcome(well, tried.prompt_tokens, tried.cached_tokens, tried.tokens)
+            answer = Outcome(well, tried.prompt_tokens, tried.cached_tokens, tried.tokens, tried.times)
             guard.finish(ok=well, tokens=tried.tokens, answer=answer)
         if well:
             tried.outcome, exchange.failure = "ok", ""
