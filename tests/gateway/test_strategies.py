@@ -61,10 +61,10 @@ async def test_a_conversation_goes_back_to_the_service_that_has_its_beginning_wa
         gateway(a.url, b.url, strategy=strategy, roles=roles) as gw,
         httpx.AsyncClient(timeout=10) as http,
     ):
-        first = [await ask(gw, http, conversation(n), model=model) for n in range(6)]
-        if strategy == "scored":  # the forecast may find that one of two equals is enough for six
+        first = [await ask(gw, http, conversation(n), model=model) for n in range(4)]  # as many as one has slots
+        if strategy == "scored":  # the forecast may find that one of two equals is enough
             assert set(first) == {"h1/s", "h2/s"}
-        for n in (1, 0, 3, 2, 5, 4):  # out of step with the turns that spread equals
+        for n in (1, 0, 3, 2):  # out of step with the turns that spread equals
             more = [*conversation(n), {"role": "assistant", "content": "well"}, user("and then?")]
             assert await ask(gw, http, more, model=model) == first[n]
 

@@ -21,6 +21,7 @@ PAGES = [
     "heartbeat",
     "command",
     "benchmarks",
+    "models",
     "probes",
     "performance",
 ]
