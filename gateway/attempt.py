@@ -79,7 +79,7 @@ class Attempt:
         """The answer is over, and came to its proper end or not."""
         tried = self.tried
         tried.outcome = "ok" if well else "cut"
-        answer = Outcome(well, tried.prompt_tokens, tried.cached_tokens, tried.tokens)
+        answer = Outcome(well, tried.prompt_tokens, tried.cached_tokens, tried.tokens, tried.times)
         self._guard.finish(ok=well, tokens=tried.tokens, answer=answer)
         if well:
             if self._circuits:
