@@ -15,9 +15,10 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, NamedTuple
 
 import geniehive
+from gateway.admission import Admission, Queue
 from gateway.attempts import Attempts
 from gateway.auth import INFERENCE, Authenticator
 from gateway.circuit import Circuits
@@ -32,6 +33,7 @@ from gateway.middleware import Front
 from gateway.openai.audio import Audio
 from gateway.openai.generate import Generate
 from gateway.openai.models import Models
+from gateway.opening import Opening
 from gateway.operations import Operations
 from gateway.own_metrics import OwnMetrics
 from gateway.receipts import Receipts
@@ -128,6 +130,13 @@ def calm_collector() -> None:
     gc.set_threshold(_YOUNG_OBJECTS, 20, 20)
 
 
+class Keepers(NamedTuple):
+    """What keeps requests back: services that failed, and the line for those that are full."""
+
+    circuits: Circuits
+    line: Queue
+
+
 def build_app(
     config: Config,
     view: RoutingView,
@@ -136,15 +145,17 @@ def build_app(
     cluster: ClusterViews,
     requests: RequestViews,
     spawn: Spawn,
-    circuits: Circuits | None = None,
+    keepers: Keepers | None = None,
 ) -> Front:
     """What answers requests, from the parts that outlive them."""
     limits = config.gateway
-    circuits = Circuits(limits.ejection) if circuits is None else circuits
-    metrics = Metrics(view, in_flight, circuits)
+    circuits, line = keepers or Keepers(Circuits(limits.ejection), Queue())
+    metrics = Metrics(view, in_flight, circuits, line)
     receipts = requests.receipts
     meter = MetricsMeter(metrics, receipts.keep)
-    attempts = Attempts(upstream, in_flight, circuits, Loading(view, limits), limits, spawn, meter, random.random)
+    admission = Admission(view, in_flight, circuits, line, limits.queue, metrics.waited)
+    opening = Opening(upstream, Loading(view, limits), limits)
+    attempts = Attempts(in_flight, circuits, admission, opening, limits, spawn, meter, random.random)
     router = Router(view, in_flight, circuits, receipts=limits.receipts > 0)
     operations = Operations(view, metrics, geniehive.__version__)
     table = route_table(

@@ -37,15 +37,21 @@ class Guard(Protocol):
 class InFlight(Protocol):
     """Counts open requests."""
 
-    def guard(self, service_id: str, candidate: Candidate | None = None, ask: Ask | None = None) -> Guard:
-        """One more of a service, until it is closed; with `ask`, something is learned from it."""
+    def guard(
+        self, service_id: str, candidate: Candidate | None = None, ask: Ask | None = None, *, reserved: bool = False
+    ) -> Guard:
+        """One more of a service, or the one that was `reserved`; with `ask`, something is learned from it."""
+        ...
+
+    def late_s(self, service_id: str, *, streamed: bool) -> float | None:
+        """Within how many seconds 19 of 20 answers began there, or came whole; None if too few were seen."""
         ...
 
 
 class Attempt:
     """One attempt; `trial` is whether it is one of a service that was ejected."""
 
-    __slots__ = ("_circuits", "_exchange", "_guard", "_meter", "_service_id", "_trial", "tried")
+    __slots__ = ("_circuits", "_closed", "_exchange", "_guard", "_meter", "_service_id", "_trial", "tried")
 
     def __init__(
         self, exchange: Exchange, candidate: Candidate, guard: Guard, circuits: Circuits, meter: Meter, *, trial: bool
@@ -57,6 +63,7 @@ class Attempt:
         self._circuits = circuits
         self._meter = meter
         self._trial = trial
+        self._closed = False
         if trial:
             self.tried.note = "a trial: the service was ejected"
 
@@ -100,7 +107,10 @@ class Attempt:
             self._circuits.failed(self._service_id, self._exchange.now(), trial=self._taken())
 
     def close(self) -> None:
-        """It is over, however it ended: the place is free."""
+        """It is over, however it ended: the place is free. A second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
         if self.tried.outcome == "open":
             self.tried.outcome = "cancelled"
         if self._trial:

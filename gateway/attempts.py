@@ -14,20 +14,20 @@ from functools import partial
 
 from aiohttp import web
 
+from gateway.admission import Admission, Place
 from gateway.attempt import Attempt, InFlight
 from gateway.circuit import Circuits
 from gateway.delivery import Delivery
 from gateway.errors import passed_on, should_repeat
 from gateway.exchange import Exchange
-from gateway.loading import Loading
+from gateway.hedging import Race
 from gateway.middleware import Meter
-from gateway.opening import Opening
+from gateway.opening import Begun, Opening
 from gateway.plan import Plan, as_it_is
 from gateway.relay import Comments, Spawn, end_with
 from gateway.resumption import Resumption
 from gateway.retry_budget import RetryBudget
 from gateway.turns import Failed, following
-from gateway.upstream import Upstream
 from gateway.verdict import LONGEST_WAIT_S, AttemptFailed
 from geniehive.config import GatewayConfig
 from geniehive.errors import GenieHiveError, NoServiceAvailable, UpstreamError, UpstreamUnavailable
@@ -41,16 +41,17 @@ class Attempts:
 
     def __init__(
         self,
-        upstream: Upstream,
         in_flight: InFlight,
         circuits: Circuits,
-        loading: Loading,
+        admission: Admission,
+        opening: Opening,
         limits: GatewayConfig,
         spawn: Spawn,
         meter: Meter,
         dice: Callable[[], float],
     ) -> None:
-        self._opening = Opening(upstream, loading, limits)
+        self._opening = opening
+        self._admission = admission
         self._delivery = Delivery(limits)
         self._in_flight = in_flight
         self._circuits = circuits
@@ -88,16 +89,22 @@ class Attempts:
         if not options:
             raise UpstreamUnavailable("there is nobody to ask")
         while True:
-            candidate = options[0] if not self._circuits else await self._choose(exchange, options)
-            if candidate is None:
-                break
-            ended = await self._attempt(exchange, plan, comments, candidate, patient=patient)
-            if not isinstance(ended, AttemptFailed):
-                return ended
-            failed.append(Failed(candidate, ended))
-            options = following(
-                plan.candidates, _everybody(exchange), failed, partial(self._shut, exchange.now())
-            ).candidates
+            candidate, place = options[0], None
+            if self._circuits or not self._admission.takes(candidate.service.service_id):
+                chosen = await self._choose(exchange, options)
+                if chosen is None:
+                    break
+                candidate, place = chosen
+            attempt = self._enter(exchange, candidate, place)
+            late_s = None if failed else self._late_s(plan, candidate)
+            if late_s is None:
+                response = await self._attempt(exchange, plan, comments, attempt, failed, patient=patient)
+            else:
+                response = await self._race(exchange, plan, comments, attempt, failed, late_s)
+            if response is not None:
+                return response
+            shut = partial(self._shut, exchange.now())
+            options, patient = following(plan.candidates, _everybody(exchange), failed, shut)
             if not options or not plan.replayable() or not self.budget.spend(exchange.now()):
                 break
         if not failed:
@@ -110,12 +117,31 @@ class Attempts:
         return _give_up(last)
 
     async def _attempt(
-        self, exchange: Exchange, plan: Plan, comments: Comments, candidate: Candidate, *, patient: bool
-    ) -> web.StreamResponse | AttemptFailed:
-        """One candidate's answer to its end, or why it gave none."""
-        attempt = self._enter(exchange, candidate)
+        self,
+        exchange: Exchange,
+        plan: Plan,
+        comments: Comments,
+        attempt: Attempt,
+        failed: list[Failed],
+        *,
+        patient: bool,
+    ) -> web.StreamResponse | None:
+        """One candidate's answer to its end; None if it gave none, which is then in `failed`."""
         try:
             begun = await self._opening.begin(exchange, plan, attempt.tried, patient=patient)
+            return await self._bring(exchange, comments, attempt, begun)
+        except AttemptFailed as error:
+            attempt.failed(error, self._dice())
+            failed.append(Failed(attempt.tried.candidate, error))
+            return None
+        finally:
+            attempt.close()
+
+    async def _bring(
+        self, exchange: Exchange, comments: Comments, attempt: Attempt, begun: Begun
+    ) -> web.StreamResponse:
+        """An answer that has begun, to its end."""
+        try:
             if begun.scanner is not None:  # when the first token of a whole body was there, nobody knows
                 attempt.first_byte()
             await comments.stop()
@@ -125,29 +151,90 @@ class Attempts:
                 begun.upstream.close()
                 begun.told(attempt.tried)
             attempt.over(well=well)
-        except AttemptFailed as error:
-            attempt.failed(error, self._dice())
-            return error
         except UpstreamError as error:
             attempt.broke(error.message)
             raise
-        finally:
-            attempt.close()
         return response
 
-    def _enter(self, exchange: Exchange, candidate: Candidate) -> Attempt:
-        """Take a place at the candidate's service."""
+    def _late_s(self, plan: Plan, candidate: Candidate) -> float | None:
+        """After how long another service is asked as well; None if the role does not want that, or nobody knows."""
+        if candidate.role is None or not candidate.role.routing_policy.hedge or len(plan.candidates) == 1:
+            return None
+        return self._in_flight.late_s(candidate.service.service_id, streamed=plan.stream)
+
+    async def _race(
+        self,
+        exchange: Exchange,
+        plan: Plan,
+        comments: Comments,
+        first: Attempt,
+        failed: list[Failed],
+        late_s: float,
+    ) -> web.StreamResponse | None:
+        """As `_attempt`, with a second candidate after `late_s` seconds."""
+        entered = [first]
+
+        def second() -> Attempt | None:
+            other = self._second(exchange, plan, first.tried.candidate)
+            if other is None or not plan.replayable() or not self.budget.spend(exchange.now()):
+                return None
+            attempt = self._enter(exchange, other)
+            attempt.tried.note = f"a hedge: nothing had come within {late_s:.2f} s"
+            entered.append(attempt)
+            return attempt
+
+        race = Race(exchange, plan, self._opening, first, second)
+        try:
+            won = await race.run(late_s)
+            for attempt, error in race.lost:
+                attempt.failed(error, self._dice())
+                attempt.close()
+                failed.append(Failed(attempt.tried.candidate, error))
+            return None if won is None else await self._bring(exchange, comments, *won)
+        finally:
+            for attempt in entered:
+                attempt.close()
+
+    def _second(self, exchange: Exchange, plan: Plan, first: Candidate) -> Candidate | None:
+        """Another service that takes work and has a place: nobody waits for a hedge."""
+        now = exchange.now()
+        for each in plan.candidates:
+            service_id = each.service.service_id
+            other = service_id != first.service.service_id and self._admission.takes(service_id)
+            if other and not self._circuits.kept_back(service_id, now):
+                return each
+        return None
+
+    def _enter(self, exchange: Exchange, candidate: Candidate, place: Place | None = None) -> Attempt:
+        """Begin at the candidate's service, at the place that was taken there, if one was."""
         service_id = candidate.service.service_id
-        trial = bool(self._circuits) and self._circuits.begin(service_id, exchange.now())
-        guard = self._in_flight.guard(service_id, candidate, exchange.ask)
+        if place is not None:
+            trial = place.trial
+        else:
+            trial = bool(self._circuits) and self._circuits.begin(service_id, exchange.now())
+        guard = self._in_flight.guard(service_id, candidate, exchange.ask, reserved=place is not None)
         return Attempt(exchange, candidate, guard, self._circuits, self._meter, trial=trial)
 
-    async def _choose(self, exchange: Exchange, options: tuple[Candidate, ...]) -> Candidate | None:
-        """The first that takes work; else the least bad, once its rest is over. None if all rest for too long."""
+    async def _choose(
+        self, exchange: Exchange, options: tuple[Candidate, ...]
+    ) -> tuple[Candidate, Place | None] | None:
+        """The first that takes work and has a place, if need be after a wait. None if all rest for too long."""
         now = exchange.now()
-        for each in options:
-            if not self._circuits.kept_back(each.service.service_id, now):
-                return each
+        ready = tuple(each for each in options if not self._circuits.kept_back(each.service.service_id, now))
+        if not ready:
+            least = await self._least_bad(exchange, options)
+            if least is None:
+                return None
+            ready = (least,)
+        for each in ready:
+            if self._admission.takes(each.service.service_id):
+                return each, None
+        place = await self._admission.wait(exchange, ready)
+        return next(each for each in ready if each.service.service_id == place.service_id), place
+
+    async def _least_bad(self, exchange: Exchange, options: tuple[Candidate, ...]) -> Candidate | None:
+        """Of services that are all kept back, one that is free soon, else one that may be tried all the same."""
+        now = exchange.now()
         rests = [(self._circuits.rest_s(each.service.service_id, now), each) for each in options]
         rest, least = min((each for each in rests if each[0] > 0), key=lambda each: each[0], default=(0.0, None))
         if least is not None and rest <= LONGEST_WAIT_S:

@@ -80,6 +80,7 @@ class Exchange:
         "operation",
         "overhead_seconds",
         "principal",
+        "queue_position",
         "queue_seconds",
         "request",
         "request_id",
@@ -101,7 +102,10 @@ class Exchange:
         """Waited for the client's body."""
         self.body_bytes = 0
         """Of the client's body, as it came."""
-        self.queue_seconds = 0.0  # requests do not wait in the gateway: the engine's queue is the queue
+        self.queue_seconds = 0.0
+        """Waited for a place at a service."""
+        self.queue_position: int | None = None
+        """Where it stood in the shortest line when it joined, from 1; None if it did not have to wait."""
         self.upstream_seconds = 0.0
         """Waited for engines, until the first byte of the answer."""
         self.decision: Decision | None = None
@@ -170,7 +174,7 @@ class Exchange:
 
     def headers(self, *, decided: bool = True) -> dict[str, str]:
         """The answer headers that tell who answered, and what that cost; `decided` is whether that is known."""
-        spent = max(0.0, self.now() - self.began - self.body_seconds - self.upstream_seconds)
+        spent = max(0.0, self.now() - self.began - self.body_seconds - self.queue_seconds - self.upstream_seconds)
         self.overhead_seconds = spent if self.attempts else None
         found = {"server": "geniehive", "x-request-id": self.request_id}
         if decided and self.candidate is not None:

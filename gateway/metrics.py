@@ -14,21 +14,24 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
+from gateway.admission import Queue
 from gateway.circuit import Circuits
 from gateway.inflight import InFlight
+from gateway.line import Priority
 from gateway.view import RoutingView
 from geniehive.resources import LeaseState
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _TTFT_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64)
+_WAIT_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120)
 _OVERHEAD_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.1)
 
 
 class Metrics:
     """The metrics of one worker."""
 
-    def __init__(self, view: RoutingView, in_flight: InFlight, circuits: Circuits) -> None:
+    def __init__(self, view: RoutingView, in_flight: InFlight, circuits: Circuits, line: Queue) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "geniehive_gateway_requests",
@@ -61,7 +64,18 @@ class Metrics:
             buckets=_OVERHEAD_BUCKETS,
             registry=self.registry,
         )
-        self.registry.register(_Gauges(view, in_flight, circuits))
+        self.queue_wait = Histogram(
+            "geniehive_gateway_queue_wait_seconds",
+            "Time that requests waited for a place at a service, by priority; those that did not wait are not counted.",
+            ("priority",),
+            buckets=_WAIT_BUCKETS,
+            registry=self.registry,
+        )
+        self.registry.register(_Gauges(view, in_flight, circuits, line))
+
+    def waited(self, priority: Priority, seconds: float) -> None:
+        """A request's wait for a place is over."""
+        self.queue_wait.labels(priority.name.lower()).observe(seconds)
 
     def exposition(self) -> bytes:
         """The text that Prometheus reads."""
@@ -71,7 +85,8 @@ class Metrics:
 class _Gauges(Collector):
     """What is known at the moment of the scrape; a value that is unknown has no sample."""
 
-    def __init__(self, view: RoutingView, in_flight: InFlight, circuits: Circuits) -> None:
+    def __init__(self, view: RoutingView, in_flight: InFlight, circuits: Circuits, line: Queue) -> None:
+        self._line = line
         self._view = view
         self._in_flight = in_flight
         self._circuits = circuits
@@ -84,6 +99,7 @@ class _Gauges(Collector):
         """See Collector."""
         yield self._open()
         yield from self._ejections()
+        yield self._waiting()
         yield _gauge(
             "geniehive_gateway_connected", "1 while the control plane answers.", [], float(self._view.connected)
         )
@@ -95,6 +111,16 @@ class _Gauges(Collector):
         family = GaugeMetricFamily("geniehive_gateway_in_flight", "Open attempts, by service.", labels=("service",))
         for service_id, count in sorted(self._in_flight.counts.items()):
             family.add_metric([service_id], count)
+        return family
+
+    def _waiting(self) -> Metric:
+        family = GaugeMetricFamily(
+            "geniehive_gateway_queue_depth",
+            "Requests that wait for a place, by service; one that several services could take waits at each.",
+            labels=("service",),
+        )
+        for service_id in sorted(self._line.services):
+            family.add_metric([service_id], self._line.waiting(service_id))
         return family
 
     def _ejections(self) -> Iterable[Metric]:

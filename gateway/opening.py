@@ -8,6 +8,7 @@ still be replaced by another service's.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from gateway.sse import SseScanner, told_in, too_large
 from gateway.upstream import Refused, Upstream, UpstreamResponse
 from gateway.verdict import AttemptFailed, Kind, judge, judge_answer, judge_event
 from geniehive.config import GatewayConfig
-from geniehive.errors import CallerError, UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from geniehive.errors import CallerError, GenieHiveError, UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from geniehive.routing.receipt import Tried
 
 _HELD_BYTES = 8 * 1024 * 1024  # of an answer that is not a stream: held whole, so that a broken one can be replaced
@@ -61,24 +62,34 @@ class Opening:
         `patient` is to ask again an engine that refuses while it loads its model, for as long as that may take.
         """
         try:
-            async with exchange.deadline(
-                self._loading.first_look_s(tried), partial(self._loading.more_s, exchange, tried)
-            ):
+            async with exchange.deadline(*self.patience(exchange, tried)):
                 if patient:
                     return await self._once_loaded(exchange, plan, tried)
                 return await self._ask(plan, tried)
         except TimeoutError:
             if exchange.interruption is not None:
                 raise exchange.interruption from None
-            limit = self._limits.first_byte_timeout_s
-            raise AttemptFailed(UpstreamTimeout(f"the engine sent nothing within {limit:g} s")) from None
+            raise self.too_late() from None
         except UpstreamError as error:
-            if (reason := plan.body_failure()) is not None:
-                raise reason from error
-            raise AttemptFailed(error, same_service=not isinstance(error, Refused)) from error
+            raise _failure(plan, error) from error
         finally:
             tried.until = exchange.now()
             exchange.upstream_seconds += tried.until - tried.began
+
+    async def ask(self, plan: Plan, tried: Tried) -> Begun:
+        """The same without its deadline and without its times, which are the caller's."""
+        try:
+            return await self._ask(plan, tried)
+        except UpstreamError as error:
+            raise _failure(plan, error) from error
+
+    def patience(self, exchange: Exchange, tried: Tried) -> tuple[float, Callable[[], float]]:
+        """For how long the first byte is waited for, and how that is made longer."""
+        return self._loading.first_look_s(tried), partial(self._loading.more_s, exchange, tried)
+
+    def too_late(self) -> AttemptFailed:
+        """The first byte did not come in its time."""
+        return AttemptFailed(UpstreamTimeout(f"the engine sent nothing within {self._limits.first_byte_timeout_s:g} s"))
 
     async def _ask(self, plan: Plan, tried: Tried) -> Begun:
         response = await self._upstream.open(plan.build(tried.candidate))
@@ -129,6 +140,11 @@ class Opening:
             tried.outcome, tried.reason = "failed", "the engine refused the request inside of a good status"
             raise
         return Begun(response, body, content_type=kind)
+
+
+def _failure(plan: Plan, error: UpstreamError) -> GenieHiveError | AttemptFailed:
+    """What a failure of the engine means, unless it was the client's body that failed on its way."""
+    return plan.body_failure() or AttemptFailed(error, same_service=not isinstance(error, Refused))
 
 
 async def _up_to(response: UpstreamResponse, limit: int) -> bytes:

@@ -85,6 +85,18 @@ class EjectionConfig(Section, frozen=True, kw_only=True):
     """Requests at a time that may try a service again once its ejection is over; one that goes well ends it."""
 
 
+class QueueConfig(Section, frozen=True, kw_only=True):
+    """Where requests wait that an engine has no free slot for."""
+
+    at_slots: bool = True
+    """Whether a service gets no more requests at a time than it has slots (`max_concurrency`, else what the engine
+    tells; unknown is no limit); false sends all on, and engines queue."""
+    most: Annotated[int, Meta(ge=0)] = 256
+    """Requests that may wait for one service in each worker; more are answered 503. 0 lets none wait."""
+    timeout_s: Seconds = 120
+    """For which a request may wait; then it is answered 503."""
+
+
 class GatewayConfig(Section, frozen=True, kw_only=True):
     """The HTTP side: where it listens, and how long it waits for whom."""
 
@@ -132,6 +144,8 @@ class GatewayConfig(Section, frozen=True, kw_only=True):
     """Finished requests whose receipts each worker keeps; 0 is none."""
     ejection: EjectionConfig = EjectionConfig()
     """When failing services are kept out."""
+    queue: QueueConfig = QueueConfig()
+    """Where requests wait for a free slot."""
 
 
 class ControlConfig(Section, frozen=True, kw_only=True):

@@ -139,9 +139,14 @@ def _time(receipt: Receipt) -> str:
     parts = [
         f"body {ms(spent['body_ms'])}",
         f"gateway {ms(spent['overhead_ms'])}",
-        f"queue {ms(spent['queue_ms'])}",
+        f"queue {ms(spent['queue_ms'])}" + _place(spent.get("queue_position")),
         f"waiting for engines {ms(spent['upstream_ms'])}",
     ]
     if first is not None:
         parts.append(f"the rest of the answer {ms(total - first)}")
     return f"{ms(total)} in all: {', '.join(parts)}"
+
+
+def _place(position: int | None) -> str:
+    """Where a request stood in the queue, for people."""
+    return "" if position is None else f" (number {position})"

@@ -128,6 +128,7 @@ class Facts(msgspec.Struct, gc=False):
     upstream_seconds: float
     first_byte: float | None
     failure: str
+    queue_position: int | None = None
 
 
 class CandidateSeen(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,6 +174,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
     """Where the time went, in milliseconds; `first_byte_ms` and `total_ms` from the request's arrival.
 
+    `queue_ms` is the wait for a place at a service, `queue_position` where the request stood then, from 1.
     `body_ms` is the wait for the client's body, `upstream_ms` the wait for engines until a stream began
     or a whole answer was there, `overhead_ms` what the gateway itself took before it.
     """
@@ -180,6 +182,7 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
     body_ms: float
     overhead_ms: float | None
     queue_ms: float
+    queue_position: int | None
     upstream_ms: float
     first_byte_ms: float | None
     total_ms: float
@@ -282,6 +285,7 @@ def _timings(facts: Facts) -> Timings:
         body_ms=_ms(facts.body_seconds),
         overhead_ms=None if facts.overhead_seconds is None else _ms(facts.overhead_seconds),
         queue_ms=_ms(facts.queue_seconds),
+        queue_position=facts.queue_position,
         upstream_ms=_ms(facts.upstream_seconds),
         first_byte_ms=None if facts.first_byte is None else _ms(facts.first_byte - facts.began),
         total_ms=_ms(facts.now - facts.began),

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import grpc.aio
 import msgspec
 
-from gateway.app import build_app, spawner
+from gateway.admission import Queue
+from gateway.app import Keepers, build_app, spawner
 from gateway.circuit import Circuits
 from gateway.cluster import ClusterViews
 from gateway.http import Server
@@ -69,8 +70,8 @@ async def gateway(*services, roles=(), keys=(), admins=(), snapshotted=True, str
     ):
         cluster = ClusterViews(view, in_flight, channel, "")
         requests = RequestViews(Receipts(config.gateway.receipts), Siblings())
-        circuits = Circuits(config.gateway.ejection)
-        front = build_app(config, view, in_flight, relay, cluster, requests, spawner(tasks), circuits)
+        keepers = Keepers(Circuits(config.gateway.ejection), Queue())
+        front = build_app(config, view, in_flight, relay, cluster, requests, spawner(tasks), keepers)
         limits = config.gateway
         server = Server(front, header_timeout_s=limits.header_timeout_s, max_connections=limits.max_connections)
         listener = await loop.create_server(server, "127.0.0.1", 0)
@@ -83,7 +84,8 @@ async def gateway(*services, roles=(), keys=(), admins=(), snapshotted=True, str
                 in_flight=in_flight,
                 front=front,
                 server=server,
-                circuits=circuits,
+                circuits=keepers.circuits,
+                line=keepers.line,
             )
         finally:
             listener.close()

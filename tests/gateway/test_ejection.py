@@ -149,6 +149,14 @@ async def test_another_service_is_asked_rather_than_one_that_loads():
         assert len(one.seen) <= 1
 
 
+async def test_one_that_loads_is_waited_for_where_the_others_fail():
+    async with upstream(LOADING, LOADING, GOOD) as one, upstream(BAD) as two, gateway(one.url, two.url) as gw:
+        found = await ask(gw)
+        assert found.status_code == 200
+        assert found.headers["x-geniehive-service"] == "h1/s"
+        assert len(one.seen) == 3
+
+
 async def test_an_engine_that_loads_for_ever_is_503_in_the_end():
     async with upstream(LOADING) as up, gateway(up.url, load_timeout_s=0.6) as gw:
         found = await ask(gw)
