@@ -25,6 +25,7 @@ from gateway.circuit import Circuits
 from gateway.cluster import ClusterViews
 from gateway.http import Server
 from gateway.inflight import InFlight
+from gateway.key_watch import KeyWatch
 from gateway.listen import bind, url_of
 from gateway.loading import Loading
 from gateway.meter import MetricsMeter
@@ -36,6 +37,7 @@ from gateway.openai.models import Models
 from gateway.opening import Opening
 from gateway.operations import Operations
 from gateway.own_metrics import OwnMetrics
+from gateway.permits import Permits
 from gateway.receipts import Receipts
 from gateway.relay import Spawn
 from gateway.request_views import RequestViews
@@ -73,7 +75,7 @@ async def serve(
 ) -> None:
     """One worker on a bound socket: its watch of the cluster, its upstream connections, its server."""
     requests = RequestViews(Receipts(config.gateway.receipts), siblings or Siblings())
-    view = RoutingView(config.routing.default_strategy)
+    view = RoutingView(config.routing.default_strategy, config.routing.scored)
     in_flight = InFlight(time.monotonic)
     targets, node_key = config.control_plane.targets, config.control_plane.node_api_key
     gateway_id = config.gateway.gateway_id or f"gateway-{secrets.token_hex(4)}"
@@ -156,7 +158,8 @@ def build_app(
     admission = Admission(view, in_flight, circuits, line, limits.queue, metrics.waited)
     opening = Opening(upstream, Loading(view, limits), limits)
     attempts = Attempts(in_flight, circuits, admission, opening, limits, spawn, meter, random.random)
-    router = Router(view, in_flight, circuits, receipts=limits.receipts > 0)
+    permits = Permits()
+    router = Router(view, in_flight, circuits, receipts=limits.receipts > 0, permits=permits)
     operations = Operations(view, metrics, geniehive.__version__)
     table = route_table(
         Generate(router, attempts, limits),
@@ -172,7 +175,8 @@ def build_app(
     )
     operations.front = front
     OwnMetrics(metrics.registry, lambda: front.open_requests, upstream)
-    receipts.open_exchanges = lambda: front.exchanges
+    receipts.open_exchanges = permits.open_exchanges = lambda: front.exchanges
+    view.follow(KeyWatch(authenticator, permits.open_exchanges).changed)
     return front
 
 

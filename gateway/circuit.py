@@ -17,12 +17,11 @@ here, and costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final
 
 from geniehive.config import EjectionConfig
-from geniehive.routing.candidate import Candidate
+from geniehive.routing.strategy import Ordered
 
 _WINDOW_S = 10
 _FORGOTTEN_S = 60.0  # after this long without a failure a service is like one that never failed
@@ -235,16 +234,18 @@ class Circuits:
         states = {each: self.state(each, now) for each in self._of}
         return {each: state for each, state in states.items() if state is not State.CLOSED}
 
-    def arrange(self, candidates: Sequence[Candidate], now: float) -> tuple[tuple[Candidate, ...], dict[str, str]]:
+    def arrange(self, ordered: Ordered, now: float) -> tuple[Ordered, dict[str, str]]:
         """The candidates with those at the end that are kept back, and why, by service id."""
-        why = {each.service.service_id: "" for each in candidates}
-        kept = {each: reason for each in why if (reason := self.kept_back(each, now))}
+        candidates, parts = ordered
+        names = [each.service.service_id for each in candidates]
+        kept = {each: reason for each in dict.fromkeys(names) if (reason := self.kept_back(each, now))}
         if not kept:
-            return tuple(candidates), kept
-        taken = [each for each in candidates if each.service.service_id not in kept]
-        others = [each for each in candidates if each.service.service_id in kept]
-        others.sort(key=lambda each: self.badness(each.service.service_id, now))
-        return (*taken, *others), kept
+            return ordered, kept
+        numbers = [number for number, name in enumerate(names) if name not in kept]
+        others = [number for number, name in enumerate(names) if name in kept]
+        numbers += sorted(others, key=lambda number: self.badness(names[number], now))
+        told = tuple(parts[number] for number in numbers) if len(parts) == len(candidates) else ()
+        return Ordered(tuple(candidates[number] for number in numbers), told), kept
 
     # --- inside ------------------------------------------------------------------------------------
 

@@ -118,7 +118,7 @@ class InFlight:
         With `ask`, the ledger learns from the request.
         """
         now = self.now()
-        ticket = None if candidate is None or ask is None else self.ledger.begin(candidate, ask._replace(now=now))
+        ticket = None if candidate is None or ask is None else self.ledger.begin(candidate, ask, now)
         if not reserved:
             self.reserve(service_id)
         return Guard(self, service_id, now, ticket)

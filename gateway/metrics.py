@@ -1,8 +1,9 @@
 """`/metrics`: counters and histograms of one worker, and what it knows of the nodes.
 
 Base units and names as Prometheus asks for them. A registry belongs to an application, not to the
-module, so that two gateways in one process do not meet. Labels are names from the snapshot or from
-short fixed lists, never what a client wrote: their number is bounded by the size of the cluster.
+module, so that two gateways in one process do not meet. Labels are names from the snapshot (of keys
+from the config, too) or from short fixed lists, never what a client wrote: their number is bounded by
+the size of the cluster.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from prometheus_client.registry import Collector
 from gateway.admission import Queue
 from gateway.circuit import Circuits
 from gateway.inflight import InFlight
+from gateway.key_counts import KeyCounts
 from gateway.line import Priority
 from gateway.view import RoutingView
 from geniehive.resources import LeaseState
@@ -71,6 +73,8 @@ class Metrics:
             buckets=_WAIT_BUCKETS,
             registry=self.registry,
         )
+        self.keys = KeyCounts()
+        self.registry.register(self.keys)
         self.registry.register(_Gauges(view, in_flight, circuits, line))
 
     def waited(self, priority: Priority, seconds: float) -> None:

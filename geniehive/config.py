@@ -21,6 +21,7 @@ Count = Annotated[int, Meta(ge=1)]
 Workers = Annotated[int, Meta(ge=1, le=256)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Weight = Annotated[float, Meta(ge=0, le=1000)]
+Exponent = Annotated[float, Meta(ge=0, le=10)]
 
 DiscoverProtocol = Literal[
     "auto",
@@ -218,6 +219,21 @@ class WeightsConfig(Section, frozen=True, kw_only=True):
     """Quality in benchmarks that resemble the task."""
 
 
+class ScoredConfig(Section, frozen=True, kw_only=True):
+    """How much each signal counts in the strategy `scored`: exponents of a product; 0 leaves one out."""
+
+    idle: Exponent = 1
+    """Requests there for each slot, and those that would wait."""
+    speed: Exponent = 1
+    """Generated tokens a second beside the fastest candidate's."""
+    warm: Exponent = 1
+    """Share of the prompt that is in the cache there."""
+    loaded: Exponent = 1
+    """Whether the model is in memory."""
+    benchmark: Exponent = 1
+    """Quality in benchmarks that resemble the role, and the share of requests that did not fail."""
+
+
 class RoutingConfig(Section, frozen=True, kw_only=True):
     """How services are chosen."""
 
@@ -231,6 +247,8 @@ class RoutingConfig(Section, frozen=True, kw_only=True):
     """For one such probe."""
     weights: WeightsConfig = WeightsConfig()
     """How much each signal counts in scores."""
+    scored: ScoredConfig = ScoredConfig()
+    """How much each signal counts in the strategy `scored`."""
 
 
 class NodeConfig(Section, frozen=True, kw_only=True):

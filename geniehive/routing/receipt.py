@@ -10,13 +10,14 @@ of what an engine said in its own words, since engines quote requests.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from geniehive.resources import Availability, Observed, Operation
 from geniehive.routing.candidate import Candidate, Dropped, Resolution
+from geniehive.routing.weigh import UNWEIGHED, weighed
 
 WHOLE_FLEET: Final = 128
 """Services of a cluster whose measurements are kept all together, by one reference."""
@@ -33,19 +34,11 @@ _SIGNALS = (
 )  # fmt: skip
 
 
-class Weighed(NamedTuple):
-    """What a strategy made of one candidate: its score, what went into it, and why in words."""
-
-    score: float | None
-    signals: Mapping[str, float] = {}
-    reasons: tuple[str, ...] = ()
-
-
 class Decision(msgspec.Struct, gc=False):  # never part of a cycle
     """What a request was routed by: references to what was there at that moment.
 
-    `measured` and `own` (requests that this gateway had open) are by service id; `weighed` is what the
-    strategy made of the candidates, in their order, where it weighs. `resolution` is None where the name
+    `measured` and `own` (requests that this gateway had open) are by service id; `parts` is what the
+    strategy kept of the candidates, in their order, where it weighs. `resolution` is None where the name
     led nowhere.
     """
 
@@ -54,7 +47,7 @@ class Decision(msgspec.Struct, gc=False):  # never part of a cycle
     ordered: tuple[Candidate, ...] = ()
     measured: Mapping[str, Observed] = {}
     own: Mapping[str, int] = {}
-    weighed: tuple[Weighed, ...] = ()
+    parts: tuple[Any, ...] = ()
     kept_back: Mapping[str, str] = {}
     """Why the gateway would rather not ask a service, by service id: it failed or was busy lately."""
 
@@ -65,13 +58,14 @@ def decide(
     ordered: tuple[Candidate, ...],
     observed: Mapping[str, Observed],
     in_flight: Mapping[str, int],
+    parts: tuple[Any, ...] = (),
 ) -> Decision:
     """Keep what a decision saw. `observed` must not change afterwards, `in_flight` may."""
     if len(observed) > WHOLE_FLEET:  # a copy of few, or old receipts would hold old pictures of a whole fleet
         ids = [candidate.service.service_id for candidate in ordered[:MEASURED]]
         observed = {each: observed[each] for each in ids if each in observed}
         in_flight = {each: in_flight[each] for each in ids if each in in_flight}
-    return Decision(named(model), resolution, ordered, observed, dict(in_flight))
+    return Decision(named(model), resolution, ordered, observed, dict(in_flight), parts)
 
 
 def named(model: str) -> str:
@@ -313,8 +307,9 @@ def _attempt(tried: Tried, facts: Facts) -> Attempt:
 
 def _candidates(decision: Decision) -> list[CandidateSeen]:
     seen = []
+    strategy = decision.resolution.strategy if decision.resolution else ""
     for place, candidate in enumerate(decision.ordered):
-        weighed = decision.weighed[place] if place < len(decision.weighed) else Weighed(None)
+        made = weighed(strategy, decision.parts[place]) if place < len(decision.parts) else UNWEIGHED
         seen.append(
             CandidateSeen(
                 service_id=candidate.service.service_id,
@@ -322,9 +317,9 @@ def _candidates(decision: Decision) -> list[CandidateSeen]:
                 host_id=candidate.host.host_id,
                 role_id=candidate.role.role_id if candidate.role else None,
                 tier=candidate.tier,
-                score=weighed.score,
-                signals={**_signals(decision, candidate.service.service_id), **weighed.signals},
-                reasons=(*reasons(candidate), *weighed.reasons, *_kept_back(decision, candidate)),
+                score=made.score,
+                signals={**_signals(decision, candidate.service.service_id), **made.signals},
+                reasons=(*reasons(candidate), *made.reasons, *_kept_back(decision, candidate)),
             )
         )
     return seen

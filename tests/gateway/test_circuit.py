@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from gateway.circuit import TRANSITIONS, Circuits, Event, State
 from geniehive.config import EjectionConfig
 from geniehive.routing.candidate import Candidate
+from geniehive.routing.strategy import Ordered
 from tests.geniehive.routing.fleet import host, service
 
 LIMITS = EjectionConfig(failures=3, failure_rate=0.5, least_requests=8, first_s=1, longest_s=4, trials=1)
@@ -205,10 +206,10 @@ def test_those_who_are_kept_back_come_last_the_least_bad_first():
     circuits.failed(one.service.service_id, 0.1)
     circuits.failed(two.service.service_id, 0.2)
     circuits.busy(three.service.service_id, 0.2, 9)
-    ordered, kept = circuits.arrange((one, two, three, four), 0.5)
-    assert ordered == (four, three, one, two)
+    ordered, kept = circuits.arrange(Ordered((one, two, three, four), ("1", "2", "3", "4")), 0.5)
+    assert ordered == Ordered((four, three, one, two), ("4", "3", "1", "2"))
     assert kept.keys() == {each.service.service_id for each in (one, two, three)}
-    assert circuits.arrange((four,), 0.5) == ((four,), {})
+    assert circuits.arrange(Ordered((four,)), 0.5) == (Ordered((four,)), {})
 
 
 @given(

@@ -28,6 +28,7 @@ WHAT_TO_DO = {
     "RequestTimeout": "send the body without long pauses",
     "Conflict": "wait for the state that the message names, or change it",
     "Fenced": "give each machine its own `node.host_id`",
+    "TooManyRequests": "wait for one of the key's requests to end, or raise its `max_concurrency`",
     "PayloadTooLarge": "send less, or raise `gateway.max_body_bytes` or `gateway.max_upload_bytes`",
     "UnsupportedMediaType": "send `application/json`, or `multipart/form-data` where the route takes files",
     "HeadersTooLarge": "send smaller or fewer headers",
