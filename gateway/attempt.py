@@ -83,7 +83,7 @@ class Attempt:
             return
         answer = None  # where nothing is learned from it
         if self._exchange.ask is not None:
-            answer = Outcome(well, tried.prompt_tokens, tried.cached_tokens, tried.tokens)
+            answer = Outcome(well, tried.prompt_tokens, tried.cached_tokens, tried.tokens, tried.times)
         self._guard.finish(ok=well, tokens=tried.tokens, answer=answer)
         if not well:
             self._circuits.failed(self._service_id, self._exchange.now(), trial=self._taken())

@@ -61,7 +61,9 @@ class Attempts:
         self._dice = dice
         self.budget = RetryBudget()
         """What repeats of all kinds are taken from."""
-        self._resumption = Resumption(self._opening, self._delivery, self._enter, circuits, self.budget, limits, meter)
+        self._resumption = Resumption(
+            self._opening, self._delivery, self._choose, self._enter, self.budget, limits, meter
+        )
 
     async def run(self, exchange: Exchange, plan: Plan) -> web.StreamResponse:
         """The answer of the first candidate that gives one. Raises the error of the last one otherwise."""

@@ -46,7 +46,7 @@ class Begun(NamedTuple):
         """Write down what the answer tells of itself."""
         scanner = self.scanner
         told = told_in(self.head) if scanner is None else scanner.told
-        tried.prompt_tokens, tried.tokens, tried.finish_reason, tried.cached_tokens = told
+        tried.prompt_tokens, tried.tokens, tried.finish_reason, tried.cached_tokens, tried.times = told
         tried.answer_bytes += len(self.head) if scanner is None else scanner.bytes
 
 
