@@ -62,6 +62,7 @@ class Seen(NamedTuple):
 
 async def _wait(plan: Plan, patience_s: float, *, loading: str) -> Seen:
     """What there is, once a model answers through the gateway, or once there was patience enough."""
+    from geniehive.cli.trust import credentials_for
     from geniehive.dial import control_channel
 
     config = plan.config
@@ -69,10 +70,11 @@ async def _wait(plan: Plan, patience_s: float, *, loading: str) -> Seen:
         addresses=config.control_plane.targets,
         node_key=config.control_plane.node_api_key,
         admin_key=next(iter(config.auth.admin_api_keys), "") or os.environ.get("GENIEHIVE_API_KEY", ""),
+        credentials=credentials_for(config, config.control_plane.targets),
     )
     clock = asyncio.get_running_loop().time
     begun = clock()
-    async with control_channel(where.addresses) as channel:
+    async with control_channel(where.addresses, where.credentials) as channel:
         cluster = ClusterClient(channel, where)
         while True:
             try:
@@ -93,10 +95,13 @@ async def _gateway_lists(plan: Plan, model: str) -> bool | None:
     """Whether the gateway knows the model already; None where it does not say so without a token."""
     import aiohttp
 
+    from geniehive.cli.gateway_client import trusting
+
     headers = {"Authorization": f"Bearer {plan.client_key}"} if plan.client_key else {}
     try:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
-            answer = await session.get(f"{plan.url}/v1/models", headers=headers)
+            tls = trusting(plan.config.gateway.tls_cert_file) if plan.url.startswith("https:") else True
+            answer = await session.get(f"{plan.url}/v1/models", headers=headers, ssl=tls)
             if answer.status == 401:
                 return None
             listed = (await answer.json()).get("data", [])

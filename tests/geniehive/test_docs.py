@@ -11,6 +11,7 @@ from tests.geniehive import reference
 PAGES = [
     "index",
     "install",
+    "join",
     "cli",
     "config",
     "errors",
@@ -22,6 +23,7 @@ PAGES = [
     "heartbeat",
     "command",
     "benchmarks",
+    "models",
     "probes",
     "performance",
 ]
