@@ -89,3 +89,8 @@ def named(method: str) -> Need | None:
     """What the table says of a method; None if it does not name it."""
     service, _, name = method.strip("/").partition("/")
     return _TABLE.get(service, {}).get(name)
+
+
+def table() -> Mapping[str, Mapping[str, Need]]:
+    """Every service with its methods, for who writes them down."""
+    return _TABLE

@@ -224,7 +224,7 @@ class StorageConfig(Section, frozen=True, kw_only=True):
 
 
 class AuthConfig(Section, frozen=True, kw_only=True):
-    """Keys. An empty list leaves that side open, which only loopback may be."""
+    """Keys. An empty list leaves that side open, which only loopback may be, until the first token is made."""
 
     client_api_keys: tuple[str, ...] = ()
     """For HTTP clients of the gateway."""
