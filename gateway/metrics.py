@@ -66,8 +66,6 @@ class Metrics:
             buckets=_OVERHEAD_BUCKETS,
             registry=self.registry,
         )
-        self.keys = KeyCounts()
-        self.registry.register(self.keys)
         self.queue_wait = Histogram(
             "geniehive_gateway_queue_wait_seconds",
             "Time that requests waited for a place at a service, by priority; those that did not wait are not counted.",
@@ -75,6 +73,8 @@ class Metrics:
             buckets=_WAIT_BUCKETS,
             registry=self.registry,
         )
+        self.keys = KeyCounts()
+        self.registry.register(self.keys)
         self.registry.register(_Gauges(view, in_flight, circuits, line))
 
     def waited(self, priority: Priority, seconds: float) -> None:

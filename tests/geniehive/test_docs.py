@@ -23,6 +23,7 @@ PAGES = [
     "heartbeat",
     "command",
     "benchmarks",
+    "models",
     "probes",
     "performance",
 ]
