@@ -18,6 +18,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import geniehive
+from gateway.agents import Agents
 from gateway.attempts import Attempts
 from gateway.auth import INFERENCE, Authenticator
 from gateway.cluster import ClusterViews
@@ -142,8 +143,10 @@ def build_app(
     attempts = Attempts(upstream, in_flight, limits, spawn, meter, random.random)
     router = Router(view, in_flight, receipts=limits.receipts > 0)
     operations = Operations(view, metrics, geniehive.__version__)
+    generate = Generate(router, attempts, limits)
     table = route_table(
-        Generate(router, attempts, limits),
+        generate,
+        Agents(router, attempts, limits, generate.parsed),
         Audio(router, attempts, limits),
         Models(view, in_flight),
         cluster,

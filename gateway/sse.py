@@ -19,6 +19,8 @@ from typing import Any
 
 import msgspec
 
+from gateway.told import ENDS, LONGEST_REASON, OPENINGS, TELLING, Told, Usage, told_by_event
+from gateway.told import told_in as told_in  # noqa: PLC0414 - whoever reads streams finds both here
 from geniehive.errors import UpstreamUnavailable
 
 Rewrite = Callable[[bytes], bytes]
@@ -43,21 +45,6 @@ class _Choice(msgspec.Struct):
     text: str | None = None
 
 
-class Usage(msgspec.Struct):
-    """What a request cost, as far as it is told."""
-
-    completion_tokens: int | None = None
-    prompt_tokens: int | None = None
-    prompt_tokens_details: Any = None
-
-    @property
-    def cached_tokens(self) -> int | None:
-        """Tokens of the prompt that the engine had in its cache."""
-        details = self.prompt_tokens_details
-        cached = details.get("cached_tokens") if isinstance(details, dict) else None
-        return cached if type(cached) is int else None
-
-
 class _Event(msgspec.Struct):
     """What is read of an event; `type` is of the Responses and transcription streams."""
 
@@ -68,21 +55,15 @@ class _Event(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_Event)
-_LONGEST_REASON = 64
 _EMPTY = frozenset({b"null", b'""', b"[]"})
 _NO_ERROR = frozenset({b"", b"null"})
 _ERROR_TYPES = frozenset({"error", "response.failed"})
-_LAST_TYPES = frozenset({"transcript.text.done", "response.completed", "response.incomplete"})
+_LAST_TYPES = frozenset({"transcript.text.done", *ENDS})
 
 
 def too_large(limit: int) -> UpstreamUnavailable:
     """What becomes of an answer that does not end."""
     return UpstreamUnavailable(f"the engine's answer is larger than {limit} bytes; see gateway.max_answer_bytes")
-
-
-Told = tuple[int | None, int | None, str | None, int | None]
-"""What an answer tells of itself: tokens of the prompt, generated tokens, why it stopped, tokens of the prompt that
-were in the engine's cache; None where it does not."""
 
 
 class SseScanner:
@@ -154,6 +135,11 @@ class SseScanner:
         del held[:end]
         return self._pass(block)
 
+    def end_mark(self) -> bytes:
+        """`[DONE]` that the engine did not send, as the client gets it: a rewrite makes its own end of it."""
+        self.done = True
+        return DONE if self._rewrite is None else self._rewrite(DONE)
+
     def close(self) -> bytes:
         """The upstream ended: what was held back, if it is an event that only lacks its empty line."""
         block = bytes(self._held)
@@ -202,6 +188,19 @@ class SseScanner:
             return False
         return self._learn(seen, event, data)
 
+    def _learn_typed(self, kind: str, data: bytes) -> None:
+        """Events that carry their type: of transcriptions, Responses, Messages."""
+        self.content = self.content or kind not in OPENINGS
+        if kind in _LAST_TYPES:
+            self.finished = True
+            self.done = kind in ENDS
+        if kind in TELLING:
+            prompt, tokens, reason, cached = told_by_event(data)
+            self.tokens = self.tokens if tokens is None else tokens
+            self.finish_reason = reason or self.finish_reason
+            if prompt:  # Messages that are translated from chats say 0 at the start, and the truth at the end
+                self.prompt_tokens, self.cached_tokens = prompt, cached
+
     def _learn(self, seen: _Event, event: bytes, data: bytes) -> bool:
         if bytes(seen.error) not in _NO_ERROR or seen.type in _ERROR_TYPES or event.startswith(b"event: error"):
             self.error = data
@@ -211,12 +210,11 @@ class SseScanner:
         if seen.usage is not None and seen.usage.prompt_tokens is not None:
             self.prompt_tokens, self.cached_tokens = seen.usage.prompt_tokens, seen.usage.cached_tokens
         if seen.type is not None:
-            self.content = True
-            self.finished = self.finished or seen.type in _LAST_TYPES
+            self._learn_typed(seen.type, data)
         for choice in seen.choices or ():
             if choice.finish_reason:
                 self.finished = self.content = True
-                self.finish_reason = str(choice.finish_reason)[:_LONGEST_REASON]
+                self.finish_reason = str(choice.finish_reason)[:LONGEST_REASON]
             elif not self.content:
                 self.content = bool(choice.text) or _speaks(choice.delta)
         return True
@@ -250,27 +248,3 @@ def data_of(event: bytes) -> bytes | None:
         if field == b"data":
             lines.append(value.removeprefix(b" "))
     return b"\n".join(lines) if lines else None
-
-
-class _Ended(msgspec.Struct):
-    finish_reason: Any = None
-
-
-class _Body(msgspec.Struct):
-    usage: Usage | None = None
-    choices: list[_Ended] | None = None
-
-
-_body_decoder = msgspec.json.Decoder(_Body)
-
-
-def told_in(body: bytes) -> Told:
-    """What an answer without a stream tells of itself."""
-    try:
-        seen = _body_decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None, None, None, None
-    usage = seen.usage or Usage()
-    reason = seen.choices[0].finish_reason if seen.choices else None
-    stopped = str(reason)[:_LONGEST_REASON] if reason else None
-    return usage.prompt_tokens, usage.completion_tokens, stopped, usage.cached_tokens

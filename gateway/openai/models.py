@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
-from gateway import catalogue
+from gateway import anthropic_models, catalogue
+from gateway.anthropic_errors import VERSION_HEADER
 from gateway.exchange import Exchange
 from gateway.inflight import InFlight
 from gateway.view import RoutingView
@@ -18,14 +19,19 @@ class Models:
         self._view = view
         self._in_flight = in_flight
 
-    async def all(self, _exchange: Exchange) -> web.Response:
-        """GET /v1/models."""
+    async def all(self, exchange: Exchange) -> web.Response:
+        """GET /v1/models; in Anthropic's shape for its clients."""
         data = catalogue.models(self._view.current(), self._in_flight.counts)
+        if VERSION_HEADER in exchange.request.headers:
+            return _json(anthropic_models.listed(data, exchange.request.rel_url.query))
         return _json({"object": "list", "data": data})
 
     async def one(self, exchange: Exchange) -> web.Response:
         """GET /v1/models/{id}; ids may have slashes."""
-        return _json(catalogue.model(self._view.current(), exchange.tail, self._in_flight.counts))
+        found = catalogue.model(self._view.current(), exchange.tail, self._in_flight.counts)
+        if VERSION_HEADER in exchange.request.headers:
+            found = anthropic_models.shown(found)
+        return _json(found)
 
 
 def _json(value: object) -> web.Response:

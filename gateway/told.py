@@ -1,0 +1,119 @@
+"""[pure] What an answer tells of its own cost and end: chat completions, Responses and Messages, whole or as events.
+
+A chat completion's prompt counts what was in the cache, as a response's does; a message counts it apart.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+LONGEST_REASON: Final = 64
+OPENINGS: Final = frozenset({"response.created", "response.queued", "response.in_progress", "message_start", "ping"})
+"""Events of streams whose answer has not begun: until more comes, another engine may be asked."""
+ENDS: Final = frozenset({"response.completed", "response.incomplete", "message_stop"})
+"""Events behind which nothing follows; they stand for `[DONE]`."""
+TELLING: Final = frozenset({"response.completed", "response.incomplete", "message_start", "message_delta"})
+"""Events that tell of usage."""
+
+Told = tuple[int | None, int | None, str | None, int | None]
+"""What an answer tells of itself: tokens of the prompt, generated tokens, why it stopped, tokens of the prompt that
+were in the engine's cache; None where it does not."""
+_NOTHING: Final[Told] = (None, None, None, None)
+
+
+class Usage(msgspec.Struct):
+    """What a chat completion cost, as far as it is told."""
+
+    completion_tokens: int | None = None
+    prompt_tokens: int | None = None
+    prompt_tokens_details: Any = None
+
+    @property
+    def cached_tokens(self) -> int | None:
+        """Tokens of the prompt that the engine had in its cache."""
+        return _cached(self.prompt_tokens_details)
+
+
+class _TypedUsage(msgspec.Struct):
+    """Of a response or a message."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    input_tokens_details: Any = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+
+
+class _Delta(msgspec.Struct):
+    stop_reason: Any = None
+
+
+class _Typed(msgspec.Struct):
+    """A response, a message, or an event with one inside."""
+
+    usage: _TypedUsage | None = None
+    stop_reason: Any = None
+    status: Any = None
+    incomplete_details: Any = None
+    delta: _Delta | None = None
+    response: _Typed | None = None
+    message: _Typed | None = None
+
+
+class _Ended(msgspec.Struct):
+    finish_reason: Any = None
+
+
+class _Body(msgspec.Struct):
+    usage: Usage | None = None
+    choices: list[_Ended] | None = None
+    object: Any = None
+    type: Any = None
+
+
+_body_decoder = msgspec.json.Decoder(_Body)
+_typed_decoder = msgspec.json.Decoder(_Typed)
+
+
+def told_in(body: bytes) -> Told:
+    """What an answer without a stream tells of itself."""
+    try:
+        seen = _body_decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _NOTHING
+    if seen.object == "response" or seen.type == "message":
+        return told_by_event(body)
+    usage = seen.usage or Usage()
+    reason = seen.choices[0].finish_reason if seen.choices else None
+    stopped = str(reason)[:LONGEST_REASON] if reason else None
+    return usage.prompt_tokens, usage.completion_tokens, stopped, usage.cached_tokens
+
+
+def told_by_event(data: bytes) -> Told:
+    """What an event of `TELLING` tells; also a whole response or message."""
+    try:
+        seen = _typed_decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _NOTHING
+    inner = seen.response or seen.message or seen
+    usage = inner.usage or _TypedUsage()
+    reason = (seen.delta.stop_reason if seen.delta else None) or inner.stop_reason or _why(inner)
+    apart = usage.cache_read_input_tokens
+    prompt = usage.input_tokens
+    if prompt is not None:
+        prompt += (apart or 0) + (usage.cache_creation_input_tokens or 0)
+    cached = _cached(usage.input_tokens_details) if apart is None else apart
+    return prompt, usage.output_tokens, str(reason)[:LONGEST_REASON] if reason else None, cached
+
+
+def _why(seen: _Typed) -> Any:
+    """Why a response ended."""
+    details = seen.incomplete_details
+    return (details.get("reason") if isinstance(details, dict) else None) or seen.status
+
+
+def _cached(details: Any) -> int | None:
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    return cached if type(cached) is int else None
