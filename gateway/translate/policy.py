@@ -27,6 +27,7 @@ _OWN_WORDS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
 }
 """By the field that holds the turns: where a chat completion's field stands."""
 _HEAD: Final = {"input": "instructions", "messages": "system"}
+_NOT_THINKING: Final[Json] = {"thinking": {"type": "disabled"}}
 _SYSTEM: Final = frozenset({"system", "developer"})
 _TEXT: Final = {"input": "input_text", "messages": "text"}
 
@@ -64,7 +65,9 @@ def _renamed(body: Json, words: Mapping[str, tuple[str, ...]]) -> Json:
         path = words.get(key, (key,))
         if key == "stop" and isinstance(value, str) and path != (key,):
             value = [value]  # noqa: PLW2901 - Anthropic takes a list alone
-        if len(path) == 1:
+        if key == "reasoning_effort" and path == (key,):
+            made |= _NOT_THINKING if value == "none" else {"output_config": {"effort": value}}
+        elif len(path) == 1:
             made[path[0]] = value
         else:
             made[path[0]] = {**made.get(path[0], {}), path[1]: value}

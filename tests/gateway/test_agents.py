@@ -8,7 +8,7 @@ import httpx
 import msgspec
 import pytest
 
-from geniehive.resources import Operation, PromptPolicy, RequestPolicy, Role, RoutingPolicy
+from geniehive.resources import Asset, Operation, PromptPolicy, RequestPolicy, Role, RoutingPolicy
 from tests.agents.scripted import ROUTES, SAID, message_events, response_events, scripted_engine
 from tests.gateway.harness import gateway, service
 from tests.gateway.misbehaving import CLOSE, HANG, KEEP, STREAM_HEAD, answer, chunk, completion, stream, upstream
@@ -39,14 +39,19 @@ async def post(gw, path, body, **headers):
 
 
 async def test_an_engine_with_the_route_gets_the_request_byte_for_byte_but_for_the_models_name():
-    raw = b'{ "model" : "nick", "max_tokens":9,"messages":[{"role":"user","content":"h\\u00e4"}],"unknown":null,"x":[] }'
-    async with upstream((answer(200, {"type": "message", "content": []}), KEEP)) as engine:
-        async with gateway(native(engine.url)) as gw, httpx.AsyncClient() as http:
-            await http.post(
-                gw.url + MESSAGES + "?beta=true",
-                content=raw,
-                headers={"content-type": "application/json", "anthropic-beta": "a,b", "x-api-key": "mine"},
-            )
+    raw = (
+        b'{ "model" : "nick", "max_tokens":9,"messages":[{"role":"user","content":"h\\u00e4"}],"unknown":null,"x":[] }'
+    )
+    async with (
+        upstream((answer(200, {"type": "message", "content": []}), KEEP)) as engine,
+        gateway(native(engine.url)) as gw,
+        httpx.AsyncClient() as http,
+    ):
+        await http.post(
+            gw.url + MESSAGES + "?beta=true",
+            content=raw,
+            headers={"content-type": "application/json", "anthropic-beta": "a,b", "x-api-key": "mine"},
+        )
     (seen,) = engine.seen
     assert seen.path == MESSAGES
     assert seen.body == raw.replace(b'"nick"', b'"m"')
@@ -92,13 +97,9 @@ async def test_an_engine_with_chat_completions_alone_answers_in_translation(path
 @pytest.mark.parametrize("own", [True, False], ids=["native", "translated"])
 @pytest.mark.parametrize("break_", [CLOSE, HANG], ids=["closed", "silent"])
 async def test_a_stream_that_breaks_ends_in_the_dialects_error_and_never_cleanly(path, own, break_):
-    if own:
-        script = (STREAM_HEAD, *map(typed, NATIVE[path][:3]), break_)
-    else:
-        script = (*stream("Hello")[:3], break_)
-    async with upstream(script) as engine:
-        async with gateway(native(engine.url) if own else engine.url, **QUICK) as gw:
-            got = await post(gw, path, {**BODY[path], "stream": True})
+    script = (STREAM_HEAD, *map(typed, NATIVE[path][:3]), break_) if own else (*stream("Hello")[:3], break_)
+    async with upstream(script) as engine, gateway(native(engine.url) if own else engine.url, **QUICK) as gw:
+        got = await post(gw, path, {**BODY[path], "stream": True})
     assert got.status_code == 200
     found = events(got.content)
     assert not {"message_stop", "response.completed", "response.incomplete"} & {each["type"] for each in found}
@@ -114,18 +115,24 @@ async def test_a_stream_that_breaks_ends_in_the_dialects_error_and_never_cleanly
 @pytest.mark.parametrize("path", [MESSAGES, RESPONSES])
 async def test_a_stream_that_only_opened_is_asked_for_elsewhere(path):
     opened = (STREAM_HEAD, typed(NATIVE[path][0]), CLOSE)
-    async with upstream(opened) as bad, scripted_engine(native=True) as good:
-        async with gateway(native(bad.url), native(good.url, 2)) as gw:
-            got = await post(gw, path, {**BODY[path], "stream": True})
+    async with (
+        upstream(opened) as bad,
+        scripted_engine(native=True) as good,
+        gateway(native(bad.url), native(good.url, 2)) as gw,
+    ):
+        got = await post(gw, path, {**BODY[path], "stream": True})
     assert got.headers["x-geniehive-attempts"] == "2"
     assert events(got.content)[-1]["type"] in {"message_stop", "response.completed"}
 
 
 @pytest.mark.parametrize("path", [MESSAGES, RESPONSES])
 async def test_a_second_engine_may_take_over_in_the_other_way(path):
-    async with upstream((answer(500), KEEP)) as bad, scripted_engine(native=False) as good:
-        async with gateway(native(bad.url), service(2, good.url)) as gw:
-            got = await post(gw, path, {**BODY[path], "stream": True})
+    async with (
+        upstream((answer(500), KEEP)) as bad,
+        scripted_engine(native=False) as good,
+        gateway(native(bad.url), service(2, good.url)) as gw,
+    ):
+        got = await post(gw, path, {**BODY[path], "stream": True})
     assert bad.seen[0].path == path
     assert good.asked[0][0] == "/v1/chat/completions"
     assert events(got.content)[-1]["type"] in {"message_stop", "response.completed"}
@@ -145,23 +152,28 @@ async def test_an_anthropic_server_tool_is_refused_by_name_where_no_engine_has_t
 
 
 async def test_what_cannot_be_translated_goes_to_engines_with_the_route_alone():
-    async with upstream((completion("x"), KEEP)) as chat_only, scripted_engine(native=True) as own:
-        async with gateway(service(1, chat_only.url), native(own.url, 2)) as gw:
-            for _ in range(3):
-                got = await post(gw, MESSAGES, {**ANTHROPIC, **SERVER_TOOL, "stream": True})
-                assert got.status_code == 200
+    async with (
+        upstream((completion("x"), KEEP)) as chat_only,
+        scripted_engine(native=True) as own,
+        gateway(service(1, chat_only.url), native(own.url, 2)) as gw,
+    ):
+        for _ in range(3):
+            got = await post(gw, MESSAGES, {**ANTHROPIC, **SERVER_TOOL, "stream": True})
+            assert got.status_code == 200
     assert chat_only.seen == []
 
 
 async def test_count_tokens_asks_an_engine_that_counts_or_says_that_it_estimates():
-    async with scripted_engine(native=True) as engine:
-        async with gateway(service(1, engine.url), native(engine.url, 2)) as gw:
-            got = await post(gw, COUNT, ANTHROPIC)
-            assert got.json() == {"input_tokens": 4711}
-            assert "x-geniehive-estimated" not in got.headers
-        async with gateway(engine.url) as gw:
-            short = await post(gw, COUNT, ANTHROPIC)
-            long = await post(gw, COUNT, {**ANTHROPIC, "system": "word " * 400})
+    async with (
+        scripted_engine(native=True) as engine,
+        gateway(service(1, engine.url), native(engine.url, 2)) as gw,
+    ):
+        got = await post(gw, COUNT, ANTHROPIC)
+        assert got.json() == {"input_tokens": 4711}
+        assert "x-geniehive-estimated" not in got.headers
+        async with gateway(engine.url) as other:
+            short = await post(other, COUNT, ANTHROPIC)
+            long = await post(other, COUNT, {**ANTHROPIC, "system": "word " * 400})
     assert short.headers["x-geniehive-estimated"] == "true"
     assert short.json()["input_tokens"] > 0
     assert long.json()["input_tokens"] - short.json()["input_tokens"] == pytest.approx(500, rel=0.1)
@@ -242,11 +254,13 @@ async def test_a_role_keeps_claude_codes_prompt_steady_and_the_receipt_tells_wha
         return {**ANTHROPIC, "model": "r", "stream": True, "system": system, "tools": tools}
 
     role = msgspec.structs.replace(ROLE, prompt_policy=PromptPolicy())
-    async with scripted_engine(native=own) as engine:
-        async with gateway(native(engine.url) if own else engine.url, roles=[role]) as gw:
-            await post(gw, MESSAGES, ask("abc"))
-            got = await post(gw, MESSAGES, ask("bax"))
-            receipt = (await post_get(gw, f"/v1/cluster/requests/{got.headers['x-request-id']}")).json()
+    async with (
+        scripted_engine(native=own) as engine,
+        gateway(native(engine.url) if own else engine.url, roles=[role]) as gw,
+    ):
+        await post(gw, MESSAGES, ask("abc"))
+        got = await post(gw, MESSAGES, ask("bax"))
+        receipt = (await post_get(gw, f"/v1/cluster/requests/{got.headers['x-request-id']}")).json()
     assert engine.asked[0] == engine.asked[1]
     assert "billing" not in json.dumps(engine.asked[0])
     assert receipt["steadied"] == ["order of tools", "billing line"]
@@ -268,9 +282,12 @@ async def test_errors_on_anthropics_routes_have_its_shape(case, path):
     status, kind, more = ANTHROPICS[case]
     headers = {"content-type": "application/json", **({} if case == "no key" else {"x-api-key": "k"})}
     content = b"{" if more is None else json.dumps({**ANTHROPIC, **more}).encode()
-    async with upstream((completion("x"), KEEP)) as engine:
-        async with gateway(engine.url, keys=("k",), max_body_bytes=8000) as gw, httpx.AsyncClient() as http:
-            got = await http.post(gw.url + path, content=content, headers=headers)
+    async with (
+        upstream((completion("x"), KEEP)) as engine,
+        gateway(engine.url, keys=("k",), max_body_bytes=8000) as gw,
+        httpx.AsyncClient() as http,
+    ):
+        got = await http.post(gw.url + path, content=content, headers=headers)
     assert got.status_code == status
     assert got.json()["type"] == "error"
     assert got.json()["error"]["type"] == kind
@@ -313,12 +330,55 @@ async def test_head_of_the_root_answers():
 
 
 async def test_a_translated_stream_starts_with_the_engines_first_words_and_not_later():
-    async with upstream((*stream("first")[:3], HANG)) as engine, gateway(engine.url) as gw:
-        async with httpx.AsyncClient(timeout=5) as http:
-            async with http.stream("POST", gw.url + MESSAGES, json={**ANTHROPIC, "stream": True}) as got:
-                text = ""
-                async for piece in got.aiter_text():
-                    text += piece
-                    if "first" in text:
-                        break
+    async with (
+        upstream((*stream("first")[:3], HANG)) as engine,
+        gateway(engine.url) as gw,
+        httpx.AsyncClient(timeout=5) as http,
+        http.stream("POST", gw.url + MESSAGES, json={**ANTHROPIC, "stream": True}) as got,
+    ):
+        text = ""
+        async for piece in got.aiter_text():
+            text += piece
+            if "first" in text:
+                break
     assert "content_block_delta" in text
+
+
+async def test_a_role_keeps_the_prompts_of_chat_completions_steady_too():
+    role = msgspec.structs.replace(ROLE, prompt_policy=PromptPolicy())
+    async with upstream((completion("x"), KEEP)) as engine, gateway(engine.url, roles=[role]) as gw:
+        for clock in ("08:12:44", "08:13:02"):
+            system = {"role": "system", "content": f"Current time: 2026-11-23 {clock}\nBe brief."}
+            got = await post(gw, "/v1/chat/completions", {"model": "r", "messages": [system, *ANTHROPIC["messages"]]})
+        receipt = (await post_get(gw, f"/v1/cluster/requests/{got.headers['x-request-id']}")).json()
+    assert engine.seen[0].body == engine.seen[1].body
+    assert engine.seen[0].json["messages"][0]["content"] == "Current time: 2026-11-23\nBe brief."
+    assert receipt["steadied"] == ["time of day"]
+
+
+async def test_a_response_that_the_engine_calls_failed_ends_as_failed_with_the_engines_words():
+    error = {"code": "server_error", "message": "out of memory"}
+    failed = {"type": "response.failed", "response": {"id": "resp_1", "status": "failed", "error": error}}
+    script = (STREAM_HEAD, *map(typed, [*NATIVE[RESPONSES][:2], failed]), CLOSE)
+    async with upstream(script) as engine, gateway(native(engine.url)) as gw:
+        got = await post(gw, RESPONSES, {**OPENAI, "stream": True})
+    *_, one, two = events(got.content)
+    assert one["response"]["error"] == error
+    assert (two["type"], two["message"]) == ("error", "out of memory")
+
+
+async def test_the_word_for_not_thinking_is_the_dialects_own():
+    asset = Asset(asset_id="qwen3-8b", loaded=True)
+    async with scripted_engine(native=True) as engine:
+        made = native(engine.url, protocol="ollama", assets=(asset,))
+        async with gateway(made) as gw:
+            await post(gw, MESSAGES, {**ANTHROPIC, "model": "qwen3-8b", "stream": True})
+            await post(gw, RESPONSES, {**OPENAI, "model": "qwen3-8b", "stream": True})
+            await post(
+                gw, MESSAGES, {**ANTHROPIC, "model": "qwen3-8b", "stream": True, "thinking": {"type": "adaptive"}}
+            )
+    one, two, three = (body for _, body in engine.asked)
+    assert one["thinking"] == {"type": "disabled"}
+    assert two["reasoning"] == {"effort": "none"}
+    assert three["thinking"] == {"type": "adaptive"}
+    assert "chat_template_kwargs" not in three

@@ -30,13 +30,20 @@ def test_fields_of_both_dialects_keep_their_values_and_unknown_ones_go_through()
 
 def test_what_only_steers_anthropics_service_is_left_out():
     made = chat(
-        metadata={"user_id": "u"}, service_tier="auto", context_management={"edits": []}, cache_control={}, mcp_servers=[]
+        metadata={"user_id": "u"},
+        service_tier="auto",
+        context_management={"edits": []},
+        cache_control={},
+        mcp_servers=[],
     )
     assert made == {"model": "m", "max_tokens": 9, "messages": USER}
 
 
 def test_system_stands_in_either_place():
-    blocks = [{"type": "text", "text": "One.", "cache_control": {"type": "ephemeral"}}, {"type": "text", "text": "Two."}]
+    blocks = [
+        {"type": "text", "text": "One.", "cache_control": {"type": "ephemeral"}},
+        {"type": "text", "text": "Two."},
+    ]
     assert messages(*USER, system="One.")[0] == {"role": "system", "content": "One."}
     assert messages(*USER, system=blocks)[0] == {"role": "system", "content": "One.\n\nTwo."}
     first = {"role": "system", "content": [{"type": "text", "text": "Three."}]}
@@ -125,7 +132,9 @@ def test_thinking_and_structured_output():
 
 
 REFUSED = {
-    "tools.1": {"tools": [{"name": "a", "input_schema": SCHEMA}, {"type": "web_search_20250305", "name": "web_search"}]},
+    "tools.1": {
+        "tools": [{"name": "a", "input_schema": SCHEMA}, {"type": "web_search_20250305", "name": "web_search"}]
+    },
     "mcp_servers": {"mcp_servers": [{"url": "https://x"}]},
     "container": {"container": "c"},
     "messages.0.content.0": {"messages": [{"role": "assistant", "content": [{"type": "server_tool_use"}]}]},

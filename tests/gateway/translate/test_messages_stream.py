@@ -65,9 +65,7 @@ def test_every_piece_goes_on_with_the_chunk_that_brought_it():
 
 
 def test_thoughts_come_before_words_in_a_block_of_their_own():
-    found = flat(
-        chunk(reasoning_content="hm"), chunk(reasoning="m"), chunk(content="yes"), chunk(finish="stop"), DONE
-    )
+    found = flat(chunk(reasoning_content="hm"), chunk(reasoning="m"), chunk(content="yes"), chunk(finish="stop"), DONE)
     assert kinds(found)[1:8] == ["start", "delta", "delta", "stop", "start", "delta", "stop"]
     assert found[1]["content_block"] == {"type": "thinking", "thinking": "", "signature": ""}
     assert found[2]["delta"] == {"type": "thinking_delta", "thinking": "hm"}

@@ -78,7 +78,11 @@ def test_calls_and_their_answers_and_thoughts():
 
 
 def test_tools_that_codex_offers_to_everybody_are_left_out_and_the_others_become_functions():
-    tools = [FUNCTION, {"type": "web_search", "external_web_access": False}, {"type": "namespace", "name": "n", "tools": []}]
+    tools = [
+        FUNCTION,
+        {"type": "web_search", "external_web_access": False},
+        {"type": "namespace", "name": "n", "tools": []},
+    ]
     made = chat(tools=tools, tool_choice="auto", parallel_tool_calls=True)
     kept = {key: value for key, value in FUNCTION.items() if key != "type"}
     assert made["tools"] == [{"type": "function", "function": kept}]

@@ -62,10 +62,13 @@ def test_a_recorded_chat_becomes_the_response_that_llama_cpp_itself_makes_of_the
 
 
 def test_a_recorded_answer_becomes_the_response_that_llama_cpp_itself_makes():
-    made, own = json.loads(answer(fixture("llamacpp/same_chat.json"), frame())), json.loads(
-        fixture("llamacpp/same_responses.json")
+    made, own = (
+        json.loads(answer(fixture("llamacpp/same_chat.json"), frame())),
+        json.loads(fixture("llamacpp/same_responses.json")),
     )
-    theirs = {key: value for key, value in without_ids(own).items() if key not in {"created_at", "completed_at", "status"}}
+    theirs = {
+        key: value for key, value in without_ids(own).items() if key not in {"created_at", "completed_at", "status"}
+    }
     assert covers(without_ids(made), theirs)
 
 
