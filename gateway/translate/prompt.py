@@ -7,8 +7,9 @@ is billed, which differs while the prompt behind it does not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Final
+
+import msgspec
 
 from geniehive.routing.affinity import fingerprint
 from geniehive.routing.ledger import Ask
@@ -23,7 +24,7 @@ _LIMITS: Final = ("max_tokens", "max_output_tokens")
 
 def ask_of(fields: dict[str, Any], now: float, put_before: bytes = b"") -> Ask:
     """The request as strategies know it; `put_before` stands for what the gateway sets ahead of the prompt."""
-    tools = "".join(_texts(fields.get("tools"))).encode()
+    tools = msgspec.json.encode(fields.get("tools"))
     limits = (fields.get(name) for name in _LIMITS)
     limit = next((value for value in limits if type(value) is int and value > 0), None)
     return Ask(now, fingerprint(prompt_of(fields), put_before, tools), limit)
@@ -44,18 +45,21 @@ def _speaker(turn: Any) -> str:
 
 
 def _message(speaker: str, value: Any) -> bytes:
-    content = "\0".join(_texts(value))
-    return f'{{"role":"{speaker}","content":"{content}"}}'.encode("utf-8", "replace")
+    return b'{"role":"%b","content":"%b"}' % (speaker.encode(), b"\0".join(_texts(value)))
 
 
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        if not value.startswith(_BILLING):
-            yield value
-    elif isinstance(value, list):
-        for each in value:
-            yield from _texts(each)
-    elif isinstance(value, dict):
-        for key, each in value.items():
-            if key not in _UNSEEN and key != "role":
-                yield from _texts(each)
+def _texts(turn: Any) -> list[bytes]:
+    """The texts of a turn, or of a system prompt; what is no text (a call, a picture) as it is, without its marks."""
+    if isinstance(turn, dict) and "content" in turn:
+        turn = turn["content"]
+    blocks = turn if isinstance(turn, list) else [turn]
+    return [_block(block) for block in blocks]
+
+
+def _block(block: Any) -> bytes:
+    text = block.get("text") if isinstance(block, dict) else block
+    if isinstance(text, str):
+        return b"" if text.startswith(_BILLING) else text.encode()
+    if isinstance(block, dict):
+        block = {key: value for key, value in block.items() if key not in _UNSEEN}
+    return msgspec.json.encode(block)

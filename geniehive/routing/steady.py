@@ -19,6 +19,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 Json = dict[str, Any]
 
 BILLING: Final = "billing line"
@@ -76,8 +78,8 @@ class _Work:
         return kept
 
     def passed(self, value: Any) -> None:
-        """A part of the prompt that stays as it is."""
-        self.total += _size(value)
+        """A part of the prompt that stays as it is; its JSON is about as long as what an engine makes of it."""
+        self.total += len(msgspec.json.encode(value))
 
     def tools(self, tools: list[Any]) -> list[Any]:
         """Tools by name; engines put them before everything else."""
@@ -136,17 +138,6 @@ def _content(content: Any, work: _Work) -> Any:
         elif (found := work.text(text)) or not text:
             kept.append(block if found == text else {**block, "text": found})
     return kept
-
-
-def _size(value: Any) -> int:
-    """About how many bytes a value adds to a prompt: its texts."""
-    if isinstance(value, str):
-        return len(value) if value.isascii() else len(value.encode())
-    if isinstance(value, list):
-        return sum(map(_size, value))
-    if isinstance(value, dict):
-        return sum(map(_size, value.values()))
-    return 0
 
 
 def _name(tool: Any) -> tuple[str, str]:

@@ -216,7 +216,9 @@ def test_tables_of_the_command_line_show_the_same(cluster: Cluster, model: str) 
     assert SERVICE in done.stdout, done.stderr
 
 
-def test_the_routes_of_agents_go_to_llama_cpps_own_since_the_node_agent_found_them(cluster: Cluster, model: str) -> None:
+def test_the_routes_of_agents_go_to_llama_cpps_own_since_the_node_agent_found_them(
+    cluster: Cluster, model: str
+) -> None:
     service = cluster.http.get(f"/v1/cluster/services/{SERVICE}").json()
     assert service["routes"] == ["/v1/responses", "/v1/messages", "/v1/messages/count_tokens"]
     turns = [{"role": "user", "content": "hi"}]
