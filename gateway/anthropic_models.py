@@ -19,7 +19,7 @@ _MOST: Final = 1000
 _USUAL: Final = 20
 
 
-def listed(models: list[Json], query: Mapping[str, str]) -> Json:
+def page(models: list[Json], query: Mapping[str, str]) -> Json:
     """One page. `query` may have `limit` (1 to 1000), `after_id`, `before_id`. Raises InvalidRequest."""
     known = [model for model in models if Operation.CHAT.value in model["geniehive"]["operations"]]
     limit = _limit(query.get("limit"))
@@ -29,13 +29,13 @@ def listed(models: list[Json], query: Mapping[str, str]) -> Json:
     start = _place(ids, after, "after_id") + 1 if after is not None else 0
     if before is not None and after is None:
         start = max(0, end - limit)
-    page = known[start : min(end, start + limit)]
+    found = known[start : min(end, start + limit)]
     more = start > 0 if before is not None and after is None else start + limit < end
     return {
-        "data": [shown(model) for model in page],
+        "data": [shown(model) for model in found],
         "has_more": more,
-        "first_id": page[0]["id"] if page else None,
-        "last_id": page[-1]["id"] if page else None,
+        "first_id": found[0]["id"] if found else None,
+        "last_id": found[-1]["id"] if found else None,
     }
 
 

@@ -9,7 +9,9 @@ from gateway import anthropic_models, catalogue
 from gateway.anthropic_errors import VERSION_HEADER
 from gateway.exchange import Exchange
 from gateway.inflight import InFlight
+from gateway.permits import listed, sees
 from gateway.view import RoutingView
+from geniehive.errors import PermissionDenied
 
 
 class Models:
@@ -20,18 +22,18 @@ class Models:
         self._in_flight = in_flight
 
     async def all(self, exchange: Exchange) -> web.Response:
-        """GET /v1/models; in Anthropic's shape for its clients."""
-        data = catalogue.models(self._view.current(), self._in_flight.counts)
+        """GET /v1/models: what the caller may ask for; in Anthropic's shape for its clients."""
+        data = listed(catalogue.models(self._view.current(), self._in_flight.counts), exchange.principal)
         if VERSION_HEADER in exchange.request.headers:
-            return _json(anthropic_models.listed(data, exchange.request.rel_url.query))
+            return _json(anthropic_models.page(data, exchange.request.rel_url.query))
         return _json({"object": "list", "data": data})
 
     async def one(self, exchange: Exchange) -> web.Response:
         """GET /v1/models/{id}; ids may have slashes."""
         found = catalogue.model(self._view.current(), exchange.tail, self._in_flight.counts)
-        if VERSION_HEADER in exchange.request.headers:
-            found = anthropic_models.shown(found)
-        return _json(found)
+        if not sees(found, exchange.principal):
+            raise PermissionDenied(f"this key may not ask for {exchange.tail[:200]!r}", param="model")
+        return _json(anthropic_models.shown(found) if VERSION_HEADER in exchange.request.headers else found)
 
 
 def _json(value: object) -> web.Response:

@@ -40,6 +40,7 @@ WHAT_TO_DO = {
     "UpstreamError": "look at `geniehive services`",
     "NotReady": "try again; the gateway has not heard from the control plane yet",
     "Overloaded": "try again after `Retry-After`",
+    "TooManyRequests": "try again after `Retry-After`, or with fewer requests at once",
     "StoreError": "look at the control plane's log: disk full, database locked or damaged",
     "ControlPlaneUnreachable": "start the control plane, or correct `control_plane.address`",
     "GatewayUnreachable": "start the gateway, or say where it is: `--gateway URL`",
