@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 SAID = "I wrote forty-two into answer.txt."
+THOUGHT = "The shell can do that."
 COMMAND = "echo forty-two > answer.txt"
 _SHELLS = {"Bash": {"command": COMMAND, "description": "Write the answer"}, "exec_command": {"cmd": COMMAND}}
 ROUTES = ("/v1/responses", "/v1/messages", "/v1/messages/count_tokens")
@@ -38,7 +39,8 @@ class Scripted:
             text = json.dumps(_SHELLS[shell])
             first = {**call, "function": {"name": shell, "arguments": text[:9]}}
             second = {"index": 0, "function": {"arguments": text[9:]}}
-            deltas = [{"role": "assistant", "tool_calls": [first]}, {"tool_calls": [second]}]
+            deltas = [{"role": "assistant", "content": None}, {"reasoning_content": THOUGHT}]
+            deltas += [{"tool_calls": [first]}, {"tool_calls": [second]}]
             finish = "tool_calls"
         choices = [*({"index": 0, "delta": delta, "finish_reason": None} for delta in deltas)]
         choices.append({"index": 0, "delta": {}, "finish_reason": finish})

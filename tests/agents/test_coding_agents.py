@@ -12,7 +12,7 @@ import os
 import msgspec
 import pytest
 
-from tests.agents.scripted import ROUTES, SAID, scripted_engine
+from tests.agents.scripted import ROUTES, SAID, THOUGHT, scripted_engine
 from tests.gateway.harness import gateway, service
 
 TASK = "Write forty-two into answer.txt"
@@ -78,6 +78,11 @@ def announced(engine, *, native):
     return msgspec.structs.replace(service(1, engine.url, asset=MODEL), routes=ROUTES if native else ())
 
 
+def thoughts(engine):
+    """What the engine is told at last that it thought."""
+    return [each["reasoning_content"] for each in engine.asked[-1][1]["messages"] if "reasoning_content" in each]
+
+
 def paths(engine):
     return {path for path, _ in engine.asked}
 
@@ -94,6 +99,8 @@ async def test_codex_finishes_a_task_that_uses_a_tool(native, places, require_to
     assert SAID in said
     assert paths(engine) == {"/v1/responses" if native else "/v1/chat/completions"}
     assert len(engine.asked) == 2
+    if not native:
+        assert thoughts(engine) == [THOUGHT], "what the model thought goes back to it with the call"
 
 
 @pytest.mark.parametrize("native", [True, False], ids=["own route", "chat completions alone"])
@@ -118,3 +125,4 @@ async def test_claude_code_finishes_a_task_that_uses_a_tool(native, places, requ
         assert all("claude-code" in headers["anthropic-beta"] for headers in engine.headers)
     else:
         assert not any(name.startswith("anthropic") for headers in engine.headers for name in headers)
+        assert thoughts(engine) == [THOUGHT], "what the model thought goes back to it with the call"

@@ -11,7 +11,18 @@ import pytest
 from geniehive.resources import Asset, Operation, PromptPolicy, RequestPolicy, Role, RoutingPolicy
 from tests.agents.scripted import ROUTES, SAID, message_events, response_events, scripted_engine
 from tests.gateway.harness import gateway, service
-from tests.gateway.misbehaving import CLOSE, HANG, KEEP, STREAM_HEAD, answer, chunk, completion, stream, upstream
+from tests.gateway.misbehaving import (
+    CLOSE,
+    HANG,
+    KEEP,
+    LAST_CHUNK,
+    STREAM_HEAD,
+    answer,
+    chunk,
+    completion,
+    stream,
+    upstream,
+)
 from tests.gateway.translate.reading import events
 
 MESSAGES, RESPONSES, COUNT = "/v1/messages", "/v1/responses", "/v1/messages/count_tokens"
@@ -217,6 +228,9 @@ async def test_what_is_not_to_be_stored_is_not_and_other_keys_do_not_see_what_is
         for name, key, status in ((kept, "one", 200), (kept, "two", 404), (forgot, "one", 404)):
             got = await post_get(gw, f"{RESPONSES}/{name['id']}", authorization=f"Bearer {key}")
             assert got.status_code == status
+        ask = {**OPENAI, "previous_response_id": kept["id"]}
+        assert (await post(gw, RESPONSES, ask, authorization="Bearer two")).status_code == 400
+        assert (await post(gw, RESPONSES, ask, authorization="Bearer one")).status_code == 200
 
 
 ROLE = Role(
@@ -382,3 +396,19 @@ async def test_the_word_for_not_thinking_is_the_dialects_own():
     assert two["reasoning"] == {"effort": "none"}
     assert three["thinking"] == {"type": "adaptive"}
     assert "chat_template_kwargs" not in three
+
+
+@pytest.mark.parametrize("path", [MESSAGES, RESPONSES])
+async def test_nonsense_at_the_very_end_of_a_translated_stream_is_an_error_at_once(path):
+    script = (*stream("Hello")[:3], chunk(b"data: [1]"), LAST_CHUNK, KEEP)
+    async with upstream(script) as engine, gateway(engine.url) as gw:
+        got = await post(gw, path, {**BODY[path], "stream": True})
+    assert events(got.content)[-1]["type"] == "error"
+
+
+@pytest.mark.parametrize("path", [MESSAGES, RESPONSES])
+async def test_an_engine_that_forgets_done_still_ends_the_translated_stream(path):
+    script = (*stream("Hello", done=False), KEEP)
+    async with upstream(script) as engine, gateway(engine.url) as gw:
+        got = await post(gw, path, {**BODY[path], "stream": True})
+    assert events(got.content)[-1]["type"] in {"message_stop", "response.completed"}
