@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.told import ENDS, LONGEST_REASON, OPENINGS, TELLING, Told, Usage, told_by_event
+from gateway.told import ENDS, LONGEST_REASON, OPENINGS, TELLING, Told, Usage, timed, told_by_event
 from gateway.told import told_in as told_in  # noqa: PLC0414 - whoever reads streams finds both here
 from geniehive.errors import UpstreamUnavailable
 
@@ -52,6 +52,7 @@ class _Event(msgspec.Struct):
     error: msgspec.Raw = _ABSENT
     usage: Usage | None = None
     choices: list[_Choice] | None = None
+    timings: msgspec.Raw = _ABSENT
     type: str | None = None
 
 
@@ -97,6 +98,7 @@ class SseScanner:
         """Those among them that were in its cache, where the engine told."""
         self.finish_reason: str | None = None
         """Why the engine stopped, where it said so."""
+        self._timings = b""
         self.bytes = 0
         """Of the stream, as it came."""
         self._unfinished = set(range(choices)) if choices > 1 else None
@@ -110,7 +112,8 @@ class SseScanner:
     @property
     def told(self) -> Told:
         """What the stream has told of itself so far."""
-        return self.prompt_tokens, self.tokens, self.finish_reason, self.cached_tokens
+        usage = self.prompt_tokens, self.tokens, self.finish_reason, self.cached_tokens
+        return timed(usage, self._timings) if self._timings else (*usage, None)
 
     @property
     def over(self) -> bool:
@@ -230,10 +233,13 @@ class SseScanner:
             self.prompt_tokens, self.cached_tokens = seen.usage.prompt_tokens, seen.usage.cached_tokens
         if seen.type is not None:
             self._learn_typed(seen.type, data)
+        if seen.usage is not None or self.finished:  # they come with the end or behind it
+            self._timings = bytes(seen.timings) or self._timings
         for choice in seen.choices or ():
             if choice.finish_reason:
                 self.content = True
                 self.finished = self._unfinished is None or self._all_finished(choice.index)
+                self._timings = bytes(seen.timings) or self._timings
                 self.finish_reason = str(choice.finish_reason)[:LONGEST_REASON]
             elif not self.content:
                 self.content = bool(choice.text) or _speaks(choice.delta)

@@ -17,10 +17,14 @@ ENDS: Final = frozenset({"response.completed", "response.incomplete", "message_s
 TELLING: Final = frozenset({"response.completed", "response.incomplete", "message_start", "message_delta"})
 """Events that tell of usage."""
 
-Told = tuple[int | None, int | None, str | None, int | None]
-"""What an answer tells of itself: tokens of the prompt, generated tokens, why it stopped, tokens of the prompt that
-were in the engine's cache; None where it does not."""
-_NOTHING: Final[Told] = (None, None, None, None)
+Times = tuple[float, float]
+"""Seconds that the engine itself took to read what it had to of the prompt, and to write the answer."""
+Cost = tuple[int | None, int | None, str | None, int | None]
+"""Tokens of the prompt, generated tokens, why it stopped, tokens of the prompt that were in the engine's cache."""
+Told = tuple[int | None, int | None, str | None, int | None, Times | None]
+"""What an answer tells of itself: its cost, and its times; None where it does not."""
+_NO_COST: Final[Cost] = (None, None, None, None)
+_ABSENT: Final = msgspec.Raw()
 
 
 class Usage(msgspec.Struct):
@@ -34,6 +38,16 @@ class Usage(msgspec.Struct):
     def cached_tokens(self) -> int | None:
         """Tokens of the prompt that the engine had in its cache."""
         return _cached(self.prompt_tokens_details)
+
+
+class _Timings(msgspec.Struct):
+    """llama.cpp's clock: tokens of the prompt that were cached and read, generated ones, and milliseconds."""
+
+    cache_n: int | None = None
+    prompt_n: int | None = None
+    prompt_ms: float | None = None
+    predicted_n: int | None = None
+    predicted_ms: float | None = None
 
 
 class _TypedUsage(msgspec.Struct):
@@ -71,9 +85,11 @@ class _Body(msgspec.Struct):
     choices: list[_Ended] | None = None
     object: Any = None
     type: Any = None
+    timings: msgspec.Raw = _ABSENT
 
 
 _body_decoder = msgspec.json.Decoder(_Body)
+_timings_decoder = msgspec.json.Decoder(_Timings)
 _typed_decoder = msgspec.json.Decoder(_Typed)
 
 
@@ -82,21 +98,36 @@ def told_in(body: bytes) -> Told:
     try:
         seen = _body_decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _NOTHING
+        return *_NO_COST, None
     if seen.object == "response" or seen.type == "message":
-        return told_by_event(body)
+        return timed(told_by_event(body), bytes(seen.timings))
     usage = seen.usage or Usage()
     reason = seen.choices[0].finish_reason if seen.choices else None
     stopped = str(reason)[:LONGEST_REASON] if reason else None
-    return usage.prompt_tokens, usage.completion_tokens, stopped, usage.cached_tokens
+    return timed((usage.prompt_tokens, usage.completion_tokens, stopped, usage.cached_tokens), bytes(seen.timings))
 
 
-def told_by_event(data: bytes) -> Told:
+def timed(usage: Cost, raw: bytes) -> Told:
+    """What usage told, and what llama.cpp's timings add to it; timings of another shape are nobody's."""
+    prompt, written, stopped, cached = usage
+    try:
+        seen = _timings_decoder.decode(raw) if raw else None
+    except msgspec.DecodeError:
+        seen = None
+    if seen is None or seen.prompt_n is None or seen.prompt_ms is None or seen.predicted_ms is None:
+        return *usage, None
+    if prompt is None:
+        prompt, cached = seen.prompt_n + (seen.cache_n or 0), seen.cache_n
+    times = (seen.prompt_ms / 1000, seen.predicted_ms / 1000)
+    return prompt, seen.predicted_n if written is None else written, stopped, cached, times
+
+
+def told_by_event(data: bytes) -> Cost:
     """What an event of `TELLING` tells; also a whole response or message."""
     try:
         seen = _typed_decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _NOTHING
+        return _NO_COST
     inner = seen.response or seen.message or seen
     usage = inner.usage or _TypedUsage()
     reason = (seen.delta.stop_reason if seen.delta else None) or inner.stop_reason or _why(inner)
