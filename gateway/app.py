@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import geniehive
 from gateway.admission import Admission, Queue
+from gateway.agents import Agents
 from gateway.attempts import Attempts
 from gateway.auth import INFERENCE, Authenticator
 from gateway.circuit import Circuits
@@ -189,8 +190,10 @@ def build_app(
     permits = Permits()
     router = Router(view, in_flight, circuits, receipts=limits.receipts > 0, permits=permits)
     operations = Operations(view, metrics, geniehive.__version__)
+    generate = Generate(router, attempts, limits)
     table = route_table(
-        Generate(router, attempts, limits),
+        generate,
+        Agents(router, attempts, limits, generate.parsed),
         Audio(router, attempts, limits),
         Models(view, in_flight),
         cluster,

@@ -112,7 +112,9 @@ def _found(body: bytes) -> Any:
         text = body[:_LONGEST_MESSAGE].decode("utf-8", "replace")
         return "" if text.lstrip().startswith("<") else text
     if isinstance(value, dict):
-        for key in ("error", "detail"):
-            if value.get(key):
-                return value[key]
+        inner = value.get("response")  # of a `response.failed`
+        for each in (value, inner if isinstance(inner, dict) else {}):
+            for key in ("error", "detail"):
+                if each.get(key):
+                    return each[key]
     return value

@@ -11,7 +11,7 @@ from itertools import count
 from aiohttp import HttpVersion11, web
 from aiohttp.web_urldispatcher import SystemRoute, UrlMappingMatchInfo
 
-from gateway.answers import Stream
+from gateway.answers import Ending, Stream
 from gateway.deadline import Alarm, Deadline
 from gateway.plan import Cut
 from geniehive.errors import GenieHiveError, UpstreamError
@@ -19,6 +19,7 @@ from geniehive.resources import Operation
 from geniehive.routing.candidate import Candidate, Resolution
 from geniehive.routing.ledger import Ask
 from geniehive.routing.receipt import Decision, Tried
+from geniehive.routing.steady import Steadied
 
 
 class Request(web.Request):
@@ -70,6 +71,7 @@ class Exchange:
         "candidate",
         "cut",
         "decision",
+        "ending",
         "failure",
         "first_byte",
         "found",
@@ -85,6 +87,7 @@ class Exchange:
         "request",
         "request_id",
         "response",
+        "steadied",
         "stream",
         "tail",
         "tried",
@@ -134,6 +137,10 @@ class Exchange:
         """What follows the path of a route that takes a name, decoded."""
         self.response: Stream | None = None
         """Set once the status is committed."""
+        self.ending: Ending | None = None
+        """How its stream says that it broke; None is as chat completions do."""
+        self.steadied: Steadied | None = None
+        """What was done to keep its prompt's beginning warm."""
         self.interrupted = False
         """Whether the gateway ended this request."""
         self.interruption: GenieHiveError | None = None

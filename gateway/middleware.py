@@ -14,6 +14,7 @@ from typing import Protocol
 from aiohttp import web
 
 from gateway.answers import Whole
+from gateway.anthropic_errors import reshape, speaks_anthropic
 from gateway.errors import error_response
 from gateway.exchange import Exchange, Request, RequestIds
 from gateway.http import RouteTable
@@ -103,6 +104,8 @@ class Front:
             _log.exception("request %s failed", exchange.request_id)
             exchange.failure = "the gateway failed; its log has the reason under this request's id"
             response = error_response(error)
+        if response.status >= 400 and speaks_anthropic(path, request.headers):
+            reshape(response, exchange.request_id)
         return self._finish(exchange, response)
 
     def _finish(self, exchange: Exchange, response: web.StreamResponse) -> web.StreamResponse:

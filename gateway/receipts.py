@@ -91,6 +91,7 @@ def facts(exchange: Exchange, decision: Decision, status: int | None) -> Facts:
         exchange.first_byte,
         exchange.failure,
         exchange.queue_position,
+        exchange.steadied,
     )
 
 

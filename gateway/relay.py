@@ -15,12 +15,12 @@ from typing import Any
 from aiohttp import web
 
 from gateway.answers import Stream
-from gateway.errors import error_event, passed_on
+from gateway.errors import error_body, passed_on
 from gateway.exchange import Exchange
 from gateway.opening import Begun
 from gateway.plan import Cut
 from gateway.pump import Pump
-from gateway.sse import DONE, SseScanner
+from gateway.sse import SseScanner
 from gateway.upstream import UpstreamResponse
 from gateway.verdict import judge_event
 from geniehive.errors import GenieHiveError, UpstreamTimeout, UpstreamUnavailable
@@ -35,8 +35,9 @@ _TAIL_GRACE_S = 0.25  # for the end of the upstream's body after [DONE], so that
 
 def commit(exchange: Exchange, *, decided: bool = True) -> Stream:
     """Send status and headers of a stream; from here on there is no way back."""
-    exchange.response = Stream(exchange.request, 200, {**exchange.headers(decided=decided), **_SSE_HEADERS})
-    return exchange.response
+    response = exchange.response = Stream(exchange.request, 200, {**exchange.headers(decided=decided), **_SSE_HEADERS})
+    response.ending = exchange.ending
+    return response
 
 
 async def relay(exchange: Exchange, response: Stream, begun: Begun, scanner: SseScanner, idle_timeout_s: float) -> bool:
@@ -49,7 +50,7 @@ async def relay(exchange: Exchange, response: Stream, begun: Begun, scanner: Sse
         failure = UpstreamUnavailable("the engine's stream ended before it was finished")
     if failure is None:
         if begun.done_marker and not scanner.done:
-            await response.write(DONE)
+            await response.write(scanner.end_mark())
         await response.write_eof()
         await _use_up(begun.upstream)
         return True
@@ -69,8 +70,9 @@ def _may_go_on(scanner: SseScanner) -> bool:
 
 async def end_with(response: web.StreamResponse, failure: GenieHiveError, said: bytes | None = None) -> None:
     """End a stream with an error event; `said` is what the engine itself reported."""
-    event = error_event(failure) if said is None else b"data: " + passed_on(502, said) + b"\n\n"
-    await response.write(event)
+    body = error_body(failure) if said is None else passed_on(502, said)
+    ending = response.ending if isinstance(response, Stream) else None
+    await response.write(b"data: " + body + b"\n\n" if ending is None else ending(failure, body))
     await response.write_eof()
 
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
+from gateway.agents import Agents
 from gateway.auth import ADMIN, CALLER, INFERENCE, OPERATOR, PUBLIC, READ
 from gateway.cluster import ClusterViews
 from gateway.cluster_orders import ClusterOrders
@@ -31,6 +32,7 @@ _HEARD = (
 
 def route_table(
     generate: Generate,
+    agents: Agents,
     audio: Audio,
     models: Models,
     cluster: ClusterViews,
@@ -48,6 +50,11 @@ def route_table(
             Route("/v1/models/", "GET", models.one, scope=CALLER),
             *(Route(path, "POST", generate.handler(each, path), each, INFERENCE) for path, each in _GENERATED),
             *(Route(path, "POST", audio.handler(each), each, INFERENCE) for path, each in _HEARD),
+            Route("/v1/responses", "POST", agents.responses, Operation.CHAT, INFERENCE),
+            Route("/v1/responses/", "GET", agents.response, scope=INFERENCE),
+            Route("/v1/responses/", "DELETE", agents.forget, scope=INFERENCE),
+            Route("/v1/messages", "POST", agents.messages, Operation.CHAT, INFERENCE),
+            Route("/v1/messages/count_tokens", "POST", agents.count_tokens, Operation.CHAT, INFERENCE),
             Route("/v1/cluster/requests", "GET", requests.all, scope=CALLER),
             Route("/v1/cluster/requests/", "GET", requests.one, scope=CALLER),
             *_cluster(cluster),

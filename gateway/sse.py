@@ -19,6 +19,8 @@ from typing import Any
 
 import msgspec
 
+from gateway.told import ENDS, LONGEST_REASON, OPENINGS, TELLING, Told, Usage, timed, told_by_event
+from gateway.told import told_in as told_in  # noqa: PLC0414 - whoever reads streams finds both here
 from geniehive.errors import UpstreamUnavailable
 
 Rewrite = Callable[[bytes], bytes]
@@ -44,31 +46,6 @@ class _Choice(msgspec.Struct):
     text: str | None = None
 
 
-class Usage(msgspec.Struct):
-    """What a request cost, as far as it is told."""
-
-    completion_tokens: int | None = None
-    prompt_tokens: int | None = None
-    prompt_tokens_details: Any = None
-
-    @property
-    def cached_tokens(self) -> int | None:
-        """Tokens of the prompt that the engine had in its cache."""
-        details = self.prompt_tokens_details
-        cached = details.get("cached_tokens") if isinstance(details, dict) else None
-        return cached if type(cached) is int else None
-
-
-class _Timings(msgspec.Struct):
-    """llama.cpp's clock: tokens of the prompt that were cached and read, generated ones, and milliseconds."""
-
-    cache_n: int | None = None
-    prompt_n: int | None = None
-    prompt_ms: float | None = None
-    predicted_n: int | None = None
-    predicted_ms: float | None = None
-
-
 class _Event(msgspec.Struct):
     """What is read of an event; `type` is of the Responses and transcription streams."""
 
@@ -80,23 +57,15 @@ class _Event(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_Event)
-_LONGEST_REASON = 64
 _EMPTY = frozenset({b"null", b'""', b"[]"})
 _NO_ERROR = frozenset({b"", b"null"})
 _ERROR_TYPES = frozenset({"error", "response.failed"})
-_LAST_TYPES = frozenset({"transcript.text.done", "response.completed", "response.incomplete"})
+_LAST_TYPES = frozenset({"transcript.text.done", *ENDS})
 
 
 def too_large(limit: int) -> UpstreamUnavailable:
     """What becomes of an answer that does not end."""
     return UpstreamUnavailable(f"the engine's answer is larger than {limit} bytes; see gateway.max_answer_bytes")
-
-
-Times = tuple[float, float]
-"""Seconds that the engine itself took to read what it had to of the prompt, and to write the answer."""
-Told = tuple[int | None, int | None, str | None, int | None, Times | None]
-"""What an answer tells of itself: tokens of the prompt, generated tokens, why it stopped, tokens of the prompt that
-were in the engine's cache, and its times; None where it does not."""
 
 
 class SseScanner:
@@ -144,7 +113,7 @@ class SseScanner:
     def told(self) -> Told:
         """What the stream has told of itself so far."""
         usage = self.prompt_tokens, self.tokens, self.finish_reason, self.cached_tokens
-        return _timed(usage, self._timings) if self._timings else (*usage, None)
+        return timed(usage, self._timings) if self._timings else (*usage, None)
 
     @property
     def over(self) -> bool:
@@ -183,6 +152,11 @@ class SseScanner:
         block = bytes(held[:end])
         del held[:end]
         return self._pass(block)
+
+    def end_mark(self) -> bytes:
+        """`[DONE]` that the engine did not send, as the client gets it: a rewrite makes its own end of it."""
+        self.done = True
+        return DONE if self.rewrite is None else self.rewrite(DONE)
 
     def close(self) -> bytes:
         """The upstream ended: what was held back, if it is an event that only lacks its empty line."""
@@ -236,6 +210,19 @@ class SseScanner:
             return False
         return self._learn(seen, event, data)
 
+    def _learn_typed(self, kind: str, data: bytes) -> None:
+        """Events that carry their type: of transcriptions, Responses, Messages."""
+        self.content = self.content or kind not in OPENINGS
+        if kind in _LAST_TYPES:
+            self.finished = True
+            self.done = kind in ENDS
+        if kind in TELLING:
+            prompt, tokens, reason, cached = told_by_event(data)
+            self.tokens = self.tokens if tokens is None else tokens
+            self.finish_reason = reason or self.finish_reason
+            if prompt:  # Messages that are translated from chats say 0 at the start, and the truth at the end
+                self.prompt_tokens, self.cached_tokens = prompt, cached
+
     def _learn(self, seen: _Event, event: bytes, data: bytes) -> bool:
         if bytes(seen.error) not in _NO_ERROR or seen.type in _ERROR_TYPES or event.startswith(b"event: error"):
             self.error = data
@@ -245,8 +232,7 @@ class SseScanner:
         if seen.usage is not None and seen.usage.prompt_tokens is not None:
             self.prompt_tokens, self.cached_tokens = seen.usage.prompt_tokens, seen.usage.cached_tokens
         if seen.type is not None:
-            self.content = True
-            self.finished = self.finished or seen.type in _LAST_TYPES
+            self._learn_typed(seen.type, data)
         if seen.usage is not None or self.finished:  # they come with the end or behind it
             self._timings = bytes(seen.timings) or self._timings
         for choice in seen.choices or ():
@@ -254,7 +240,7 @@ class SseScanner:
                 self.content = True
                 self.finished = self._unfinished is None or self._all_finished(choice.index)
                 self._timings = bytes(seen.timings) or self._timings
-                self.finish_reason = str(choice.finish_reason)[:_LONGEST_REASON]
+                self.finish_reason = str(choice.finish_reason)[:LONGEST_REASON]
             elif not self.content:
                 self.content = bool(choice.text) or _speaks(choice.delta)
         return True
@@ -294,46 +280,3 @@ def data_of(event: bytes) -> bytes | None:
         if field == b"data":
             lines.append(value.removeprefix(b" "))
     return b"\n".join(lines) if lines else None
-
-
-class _Ended(msgspec.Struct):
-    finish_reason: Any = None
-
-
-class _Body(msgspec.Struct):
-    usage: Usage | None = None
-    choices: list[_Ended] | None = None
-    timings: msgspec.Raw = _ABSENT
-
-
-_body_decoder = msgspec.json.Decoder(_Body)
-
-
-def told_in(body: bytes) -> Told:
-    """What an answer without a stream tells of itself."""
-    try:
-        seen = _body_decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None, None, None, None, None
-    usage = seen.usage or Usage()
-    reason = seen.choices[0].finish_reason if seen.choices else None
-    stopped = str(reason)[:_LONGEST_REASON] if reason else None
-    return _timed((usage.prompt_tokens, usage.completion_tokens, stopped, usage.cached_tokens), bytes(seen.timings))
-
-
-_timings_decoder = msgspec.json.Decoder(_Timings)
-
-
-def _timed(usage: tuple[int | None, int | None, str | None, int | None], raw: bytes) -> Told:
-    """What usage told, and what llama.cpp's timings add to it; timings of another shape are nobody's."""
-    prompt, written, stopped, cached = usage
-    try:
-        seen = _timings_decoder.decode(raw) if raw else None
-    except msgspec.DecodeError:
-        seen = None
-    if seen is None or seen.prompt_n is None or seen.prompt_ms is None or seen.predicted_ms is None:
-        return *usage, None
-    if prompt is None:
-        prompt, cached = seen.prompt_n + (seen.cache_n or 0), seen.cache_n
-    times = (seen.prompt_ms / 1000, seen.predicted_ms / 1000)
-    return prompt, seen.predicted_n if written is None else written, stopped, cached, times

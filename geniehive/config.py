@@ -143,6 +143,8 @@ class GatewayConfig(Section, frozen=True, kw_only=True):
     """Fields of JSON bodies (top level) and forms that engines never see from clients; policies may set them."""
     receipts: Annotated[int, Meta(ge=0, le=100_000)] = 1000
     """Finished requests whose receipts each worker keeps; 0 is none."""
+    stored_responses: Annotated[int, Meta(ge=0, le=100_000)] = 1000
+    """Responses that each worker keeps for `previous_response_id`, of 64 MiB together; 0 is none."""
     ejection: EjectionConfig = EjectionConfig()
     """When failing services are kept out."""
     queue: QueueConfig = QueueConfig()
@@ -368,6 +370,8 @@ class ServiceConfig(Section, frozen=True, kw_only=True):
     """What runs behind it."""
     assets: tuple[Asset, ...] = ()
     """Models known beforehand; discovery adds to them and corrects what changes."""
+    routes: tuple[str, ...] = ()
+    """Routes that the engine serves itself beside those of its kinds, such as "/v1/messages"; empty: discovery says."""
     max_concurrency: Count | None = None
     """Requests that the engine takes at a time; absent is unknown."""
 

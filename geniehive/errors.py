@@ -3,6 +3,7 @@
 GenieHiveError
 ├── CallerError                 the request is wrong; a repeat would be wrong again
 │   ├── InvalidRequest          400  malformed or nonsensical input
+│   │   └── ResponseNotKept     400  the response to go on from is not kept (any more)
 │   ├── Unauthenticated         401  no key, or a wrong one
 │   ├── PermissionDenied        403  a good key for something else
 │   ├── NotFound                404  no such route or thing
@@ -52,6 +53,10 @@ class CallerError(GenieHiveError):
 
 class InvalidRequest(CallerError):
     """Malformed or nonsensical input."""
+
+
+class ResponseNotKept(InvalidRequest):
+    """The response that a request goes on from is not kept, or not any more."""
 
 
 class Unauthenticated(CallerError):
@@ -158,6 +163,9 @@ class Wire(NamedTuple):
 
 WIRE: dict[type[GenieHiveError], Wire] = {
     InvalidRequest: Wire(400, "invalid_request_error", "invalid_request", "INVALID_ARGUMENT", retryable=False),
+    ResponseNotKept: Wire(
+        400, "invalid_request_error", "previous_response_not_found", "INVALID_ARGUMENT", retryable=False
+    ),
     Unauthenticated: Wire(401, "authentication_error", "invalid_api_key", "UNAUTHENTICATED", retryable=False),
     PermissionDenied: Wire(403, "permission_error", "permission_denied", "PERMISSION_DENIED", retryable=False),
     NotFound: Wire(404, "invalid_request_error", "not_found", "NOT_FOUND", retryable=False),

@@ -238,6 +238,8 @@ class Service(Resource, frozen=True, kw_only=True):
     discovered: bool = False
     reachable: bool = True
     notes: tuple[str, ...] = ()
+    routes: tuple[str, ...] = ()
+    """Routes beside those of its operations that the engine serves itself, such as "/v1/responses"."""
 
 
 class PromptPolicy(Resource, frozen=True, kw_only=True):

@@ -50,6 +50,7 @@ def merge(configured: Service, state: EngineState) -> Service:
         endpoint=base_url(configured.endpoint),
         protocol=state.protocol,
         operations=operations,
+        routes=configured.routes or state.routes,
         runtime=Runtime(
             engine=configured.runtime.engine or state.runtime_name,
             launcher=configured.runtime.launcher,

@@ -40,6 +40,7 @@ def configured_target(
         protocol=protocol if protocol not in {None, "auto"} else "openai",
         runtime=Runtime(engine=config.runtime.engine, launcher=config.runtime.launcher, version=config.runtime.version),
         assets=config.assets,
+        routes=config.routes,
         max_concurrency=config.max_concurrency,
     )
     return Target(service=service, protocol=protocol, api_key=config.api_key, manifest=config.manifest, managed=managed)

@@ -68,7 +68,7 @@ class Generate:
 
         async def handle(exchange: Exchange) -> web.StreamResponse:
             raw = await read_json(exchange, cap=self._limits.max_body_bytes, timeout_s=self._limits.body_timeout_s)
-            body = await self._parsed(exchange, raw)
+            body = await self.parsed(exchange, raw)
             shaping = shaper.of(body)
             stream = body.stream and operation in _STREAMED
             candidates = self._router.candidates(body.model, operation, exchange, partial(ask_of, body))
@@ -93,7 +93,7 @@ class Generate:
 
         return keep
 
-    async def _parsed(self, exchange: Exchange, raw: bytes) -> JsonBody:
+    async def parsed(self, exchange: Exchange, raw: bytes) -> JsonBody:
         """The checked body. A large one is parsed in a thread, one at a time, while other requests go on."""
         if len(raw) <= AT_ONCE:
             return parse(raw)
@@ -119,7 +119,10 @@ def _plan(
     headers = engine_headers(exchange, "application/json", "text/event-stream" if stream else "application/json")
 
     def build(candidate: Candidate) -> UpstreamRequest:
-        return UpstreamRequest("POST", candidate.service.endpoint + path, headers, shaping.content(candidate))
+        content = shaping.content(candidate)
+        if shaping.steadied is not None:
+            exchange.steadied = shaping.steadied
+        return UpstreamRequest("POST", candidate.service.endpoint + path, headers, content)
 
     return Plan(
         candidates,

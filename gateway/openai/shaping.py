@@ -16,6 +16,7 @@ from geniehive.errors import InvalidRequest
 from geniehive.resources import Operation
 from geniehive.routing.candidate import Candidate
 from geniehive.routing.policy import INCLUDE_REASONING, EffectivePolicy, PolicyBook, passes_reasoning, shape
+from geniehive.routing.steady import Steadied
 
 _NOTHING = EffectivePolicy(plain=True)
 _REASONED = frozenset({Operation.CHAT, Operation.COMPLETION})
@@ -43,7 +44,7 @@ class Shaper:
 class Shaping:
     """One request; `touched` is whether parameters are kept back, `asked` whether reasoning is wanted."""
 
-    __slots__ = ("_asked", "_body", "_candidate", "_known", "_shaper", "_touched")
+    __slots__ = ("_asked", "_body", "_candidate", "_known", "_shaper", "_touched", "steadied")
 
     def __init__(self, shaper: Shaper, body: JsonBody, *, touched: bool = False, asked: bool | None = None) -> None:
         self._shaper = shaper
@@ -52,6 +53,8 @@ class Shaping:
         self._asked = asked
         self._candidate: Candidate | None = None  # the one that was asked last, and its policy
         self._known = _NOTHING
+        self.steadied: Steadied | None = None
+        """What was done to keep the beginning of the prompt, the last time."""
 
     def content(self, candidate: Candidate) -> bytes:
         """The body that a candidate gets."""
@@ -59,7 +62,8 @@ class Shaping:
         policy = self._policy(candidate)
         if policy.plain and not self._touched:
             return body.with_model(name)
-        return body.with_changes(name, *shape(body.fields, policy, shaper.operation, shaper.kept_back))
+        put, drop, self.steadied = shape(body.fields, policy, shaper.operation, shaper.kept_back)
+        return body.with_changes(name, put, drop)
 
     def adapt(self, candidate: Candidate, content_type: str, content: bytes) -> tuple[str, bytes]:
         """A candidate's answer without a stream, as the client gets it. Raises UpstreamUnavailable for a web page."""

@@ -128,6 +128,9 @@ def _outcome(receipt: Receipt) -> str:
     if receipt["completion_tokens"] is not None or receipt["prompt_tokens"] is not None:
         asked, made = cells.count(receipt["prompt_tokens"]), cells.count(receipt["completion_tokens"])
         parts.append(f"{asked} tokens of prompt, {made} of answer")
+    if receipt.get("steadied"):  # gateways from before it do not say
+        kept = cells.size(receipt["kept_prefix_bytes"])
+        parts.append(f"{' and '.join(receipt['steadied'])} evened out, which kept {kept} bytes of prompt")
     if receipt["answer_bytes"]:
         parts.append(f"{cells.size(receipt['answer_bytes'])} bytes of answer")
     return ", ".join(parts)

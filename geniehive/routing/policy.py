@@ -19,6 +19,7 @@ import msgspec
 
 from geniehive.resources import Asset, Operation, PromptPolicy, ReasoningMode, RequestPolicy, Role, SystemPromptPosition
 from geniehive.routing.candidate import Candidate
+from geniehive.routing.steady import Steadied, steady
 
 Json = dict[str, Any]
 
@@ -32,7 +33,8 @@ _NO_THINKING_OLLAMA: Final = {**_NO_THINKING, "reasoning_effort": "none"}
 _THINKING_WORDS: Final = ("enable_thinking", "reasoning_effort", "reasoning", "think", "thinking")
 _NOT_AT_ALL: Final = (None, False, "none", "disabled")
 _SYSTEM: Final = ("system", "developer")
-_INPUT: Final = "{input}"
+INPUT: Final = "{input}"
+"""Where a template takes what the user says."""
 _MOST_REMEMBERED: Final = 4096
 _NO_POLICY: Final = PromptPolicy()
 
@@ -49,6 +51,8 @@ class EffectivePolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     thoughtful_defaults: Json | None = None
     """The defaults for a caller who asks the model to think: without the rule. None: the rule does not apply."""
+    steady: bool = False
+    """Whether the beginnings of prompts are kept the same from turn to turn: see `geniehive.routing.steady`."""
     plain: bool = False
     """Whether there is nothing to change in bodies."""
 
@@ -58,6 +62,8 @@ class EffectivePolicy(msgspec.Struct, frozen=True, kw_only=True):
         kept = {key: told[key] for key in ("body_defaults", "body_overrides", "user_template") if told[key]}
         if self.system_prompt:
             kept |= {key: told[key] for key in ("system_prompt", "system_prompt_position")}
+        if self.steady:
+            kept["steady_prefix"] = True
         return {**kept, "reasoning": told["reasoning"]}
 
 
@@ -66,6 +72,8 @@ class Changes(NamedTuple):
 
     put: Json
     drop: frozenset[str]
+    steadied: Steadied | None = None
+    """What was done to keep the beginning of the prompt."""
 
 
 class PolicyBook:
@@ -96,6 +104,7 @@ def effective_policy(asset: Asset, role: Role | None, operation: Operation, prot
     overrides = deep_merge(_allowed(own.body_overrides), _allowed(wanted.body_overrides))
     rule = _rule(asset, operation, protocol) if not asks_to_think(deep_merge(defaults, overrides)) else {}
     spoken: PromptPolicy | RequestPolicy = next((p for p in (prompts, wanted) if p.system_prompt), own)
+    keeps = role is not None and role.routing_policy.steady_prefix
     return EffectivePolicy(
         body_defaults=deep_merge(rule, defaults),
         body_overrides=overrides,
@@ -104,7 +113,8 @@ def effective_policy(asset: Asset, role: Role | None, operation: Operation, prot
         user_template=prompts.user_template,
         reasoning=wanted.reasoning or own.reasoning or ReasoningMode.STRIP,
         thoughtful_defaults=defaults if rule else None,
-        plain=not (rule or defaults or overrides or spoken.system_prompt or prompts.user_template),
+        steady=keeps,
+        plain=not (rule or defaults or overrides or spoken.system_prompt or prompts.user_template or keeps),
     )
 
 
@@ -143,7 +153,10 @@ def shape(
         put[key] = deep_merge(current, value) if isinstance(current, dict) and isinstance(value, dict) else value
     if policy.system_prompt or policy.user_template:
         _put_prompts(put, told, policy, operation)
-    return Changes(put, drop)
+    if not policy.steady:
+        return Changes(put, drop)
+    found = steady({**told, **put} if put else told)
+    return Changes({**put, **found.put}, drop, found.done)
 
 
 def apply_changes(fields: Mapping[str, Any], changes: Changes) -> Json:
@@ -203,9 +216,9 @@ _PROMPT_FIELDS: Final[Mapping[Operation, str]] = {
 def _templated(value: Any, template: str) -> Any:
     """A text in the template, or each of a list of texts; tokens stay as they are."""
     if template and isinstance(value, str):
-        return template.replace(_INPUT, value)
+        return template.replace(INPUT, value)
     if template and isinstance(value, list) and any(isinstance(item, str) for item in value):
-        return [template.replace(_INPUT, item) if isinstance(item, str) else item for item in value]
+        return [template.replace(INPUT, item) if isinstance(item, str) else item for item in value]
     return value
 
 
@@ -231,10 +244,10 @@ def _with_template(messages: list[Json], template: str) -> list[Json]:
 
 def _wrapped(content: Any, template: str) -> Any:
     if isinstance(content, str):
-        return template.replace(_INPUT, content)
+        return template.replace(INPUT, content)
     for at, part in enumerate(content if isinstance(content, list) else ()):
         if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
-            return [*content[:at], {**part, "text": template.replace(_INPUT, part["text"])}, *content[at + 1 :]]
+            return [*content[:at], {**part, "text": template.replace(INPUT, part["text"])}, *content[at + 1 :]]
     return content
 
 

@@ -17,6 +17,7 @@ from msgspec import UNSET, UnsetType
 
 from geniehive.resources import Availability, Observed, Operation
 from geniehive.routing.candidate import Candidate, Dropped, Resolution
+from geniehive.routing.steady import Steadied
 from geniehive.routing.weigh import UNWEIGHED, weighed
 
 WHOLE_FLEET: Final = 128
@@ -125,6 +126,7 @@ class Facts(msgspec.Struct, gc=False):
     first_byte: float | None
     failure: str
     queue_position: int | None = None
+    steadied: Steadied | None = None
 
 
 class CandidateSeen(msgspec.Struct, frozen=True, kw_only=True):
@@ -212,6 +214,12 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: str | None
     prompt_tokens: int | None
     completion_tokens: int | None
+    cached_tokens: int | None
+    """Of the prompt, those that the engine had in its cache."""
+    steadied: tuple[str, ...]
+    """What a role with `steady_prefix` evened out at the beginning of the prompt."""
+    kept_prefix_bytes: int | None
+    """Bytes of the prompt behind that, which the engine could not have found in its cache otherwise."""
     request_bytes: int
     answer_bytes: int
     timings: Timings
@@ -260,6 +268,9 @@ def receipt(facts: Facts, *, whole: bool = True) -> Receipt:
         finish_reason=last.finish_reason if last else None,
         prompt_tokens=last.prompt_tokens if last else None,
         completion_tokens=last.tokens if last else None,
+        cached_tokens=last.cached_tokens if last else None,
+        steadied=facts.steadied.what if facts.steadied else (),
+        kept_prefix_bytes=facts.steadied.kept_bytes if facts.steadied else None,
         request_bytes=facts.body_bytes,
         answer_bytes=last.answer_bytes if last else 0,
         timings=_timings(facts),

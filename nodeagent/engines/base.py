@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 from geniehive.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from geniehive.resources import Asset, Health, HealthStatus, Observed, Operation
 from nodeagent.engines.http import LOAD_TIMEOUT_S, Http, Reply
+from nodeagent.engines.native import since
 
 Evidence = Mapping[str, Reply]
 """Answers by path, as far as there were any."""
@@ -34,6 +35,8 @@ class EngineState:
     `any_name`: the engine serves its one model under whatever name a request gives.
     `operations`: what the service as a whole can be asked for, where the engine's kind is all that is known; an
     asset's own operations are facts, unless `guessed` says that they were read from names.
+    `routes`: what it serves beside the routes of its operations, such as "/v1/messages"; for what is not known to be
+    there gateways translate.
     `memory`: for the next look of the same engine, and for nobody else.
     """
 
@@ -42,6 +45,7 @@ class EngineState:
     version: str = ""
     health: Health = HEALTHY
     operations: tuple[Operation, ...] = ()
+    routes: tuple[str, ...] = ()
     assets: tuple[Asset, ...] = ()
     observed: Observed = Observed()
     notes: tuple[str, ...] = ()
@@ -56,12 +60,14 @@ class Engine(ABC):
 
     `probes`: paths whose answers tell it from others; GET on them is free of side effects on every known engine.
     `listen_fix`: how to make it listen for other hosts.
+    `routes_since`: routes beside those of its operations, and the version that first had them.
     """
 
     name: ClassVar[str]
     runtime_name: ClassVar[str]
     probes: ClassVar[tuple[str, ...]]
     listen_fix: ClassVar[str]
+    routes_since: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def recognise(self, seen: Evidence) -> bool:
@@ -95,6 +101,8 @@ class Engine(ABC):
 
     def state(self, **fields: Any) -> EngineState:
         """An EngineState of this engine."""
+        if self.routes_since and "routes" not in fields:
+            fields["routes"] = since(self.routes_since, fields.get("version", ""))
         return EngineState(protocol=self.name, runtime_name=self.runtime_name, **fields)
 
 

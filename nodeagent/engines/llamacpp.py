@@ -1,8 +1,8 @@
 """llama.cpp's server, with one model or, started without a model, as a router over many.
 
 One model: /health, /v1/models, /props and /metrics, none of which wakes a sleeping server; /slots does keep one awake
-and is not asked. What it can be asked for is told by no field, so once for each model three routes get an empty body:
-501 means "started without it", 400 means "there, and this body is wrong". That runs nothing.
+and is not asked. What it can be asked for is told by no field, so once for each model some routes get an empty body:
+501 means "started without it", 404 "not there", 400 or 500 "there, and this body is wrong". That runs nothing.
 
 Router: /v1/models carries the state of each model. /props and /metrics are asked of loaded models only, and with
 `autoload=false`, because without it a look would load what it looks at.
@@ -30,6 +30,7 @@ from nodeagent.engines.naming import (
     quantization_of_ftype,
     stem,
 )
+from nodeagent.engines.native import AGENT_ROUTES
 from nodeagent.engines.reading import positive, rows, table, text, words
 from nodeagent.engines.recent import Memory
 
@@ -43,6 +44,7 @@ class LlamaMemory:
 
     identity: tuple[str, ...] = ()
     operations: tuple[Operation, ...] = ()
+    routes: tuple[str, ...] = ()
     recent: Mapping[str, Memory] = field(default_factory=dict)
 
 
@@ -120,9 +122,10 @@ class LlamaCpp(Engine):
     ) -> EngineState:
         sleeping = props.get("is_sleeping") is True
         identity = (text(props.get("build_info")), text(props.get("model_path")))
-        operations = memory.operations
+        operations, routes = memory.operations, memory.routes
         if identity != memory.identity and not sleeping:
             operations = await self._ask_once(http, models, props)
+            routes = await _routes(http)
         metrics = (await http.get_all(_METRICS)).get(_METRICS)
         measured, recent, note = observe(metrics, memory.recent.get("", Memory()))
         observed = Observed(
@@ -132,10 +135,11 @@ class LlamaCpp(Engine):
             version=identity[0],
             assets=tuple(asset_of(model, props, operations, loaded=not sleeping) for model in models),
             operations=operations,
+            routes=routes,
             observed=observed,
             any_name=len(models) == 1,
             notes=note + (("the model sleeps, and wakes at the next request",) if sleeping else ()),
-            memory=LlamaMemory(memory.identity if sleeping else identity, operations, {"": recent}),
+            memory=LlamaMemory(memory.identity if sleeping else identity, operations, routes, {"": recent}),
         )
 
     async def _ask_once(self, http: Http, models: list[dict[str, Any]], props: dict[str, Any]) -> tuple[Operation, ...]:
@@ -162,15 +166,17 @@ class LlamaCpp(Engine):
             )
             for model in models
         )
+        routes = memory.routes or await _routes(http)
         return self.state(
             version=next((text(found.get("build_info")) for found in props.values()), ""),
             assets=assets,
             operations=CHAT,
+            routes=routes,
             observed=router.add_up(models, [measured for measured, _, _ in looks.values()], list(props.values())),
             notes=tuple(dict.fromkeys(note for _, _, notes in looks.values() for note in notes))
             + router.failures(models),
             guessed=True,
-            memory=LlamaMemory(recent={name: recent for name, (_, recent, _) in looks.items()}),
+            memory=LlamaMemory(routes=routes, recent={name: recent for name, (_, recent, _) in looks.items()}),
         )
 
     async def _router_model(self, http: Http, asset_id: str) -> dict[str, Any] | None:
@@ -195,6 +201,16 @@ class LlamaCpp(Engine):
             return model is None or router.status_of(model) in wanted
 
         await wait_until(reached, f"bring {asset_id} where it was ordered to be")
+
+
+async def _routes(http: Http) -> tuple[str, ...]:
+    """The routes of agents that this build has: Messages since late 2025, Responses since early 2026."""
+    replies = [await http.post(path, {}) for path in AGENT_ROUTES]
+    return tuple(
+        path
+        for path, reply in zip(AGENT_ROUTES, replies, strict=True)
+        if reply.status in {400, 500} and "File Not Found" not in reply.complaint
+    )
 
 
 def is_loading(reply: Reply) -> bool:

@@ -13,6 +13,7 @@ from geniehive.resources import Asset, Observed, Operation
 from nodeagent.engines.base import Engine, EngineState, Evidence, demand, json_of, refusal
 from nodeagent.engines.http import LOAD_TIMEOUT_S, Http
 from nodeagent.engines.naming import CHAT
+from nodeagent.engines.native import RESPONSES
 from nodeagent.engines.reading import positive, rows, table, text
 
 _MODELS: Final = "/api/v1/models"
@@ -51,6 +52,7 @@ class LMStudio(Engine):
         return self.state(
             assets=assets,
             operations=tuple(dict.fromkeys(operation for asset in assets for operation in asset.operations)),
+            routes=(RESPONSES,),  # since 0.3.29, and /api/v1 since 0.4.0; Messages since 0.4.1, which nothing tells
             observed=Observed(loaded_model_count=sum(asset.loaded is True for asset in assets)),
         )
 

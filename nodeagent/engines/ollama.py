@@ -20,6 +20,7 @@ from geniehive.resources import Asset, Observed, Operation
 from nodeagent.engines.base import Engine, EngineState, Evidence, demand, json_of, refusal
 from nodeagent.engines.http import LOAD_TIMEOUT_S, Http
 from nodeagent.engines.naming import CHAT
+from nodeagent.engines.native import MESSAGES, RESPONSES
 from nodeagent.engines.reading import positive, rows, table, text, total, whole, words
 
 _TAGS, _PS, _VERSION = "/api/tags", "/api/ps", "/api/version"
@@ -55,6 +56,8 @@ class Ollama(Engine):
     runtime_name: ClassVar[str] = "ollama"
     probes: ClassVar[tuple[str, ...]] = (_VERSION, _PS)
     listen_fix: ClassVar[str] = "set OLLAMA_HOST=0.0.0.0 in Ollama's environment and restart it"
+    # Its release notes; there is no count_tokens.
+    routes_since: ClassVar[Mapping[str, str]] = {RESPONSES: "0.13.3", MESSAGES: "0.14.1"}
 
     def recognise(self, seen: Evidence) -> bool:
         """A version, and a list of objects (or nothing) at /api/ps."""

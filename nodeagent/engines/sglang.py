@@ -8,6 +8,7 @@ adding them up counts several times, while a median does not care.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from statistics import fmean
 from typing import Any, ClassVar, Final
 
@@ -16,6 +17,7 @@ from geniehive.resources import Asset, Health, Observed, Operation
 from nodeagent.engines.base import HEALTHY, Engine, EngineState, Evidence, demand, json_of, loading, refusal
 from nodeagent.engines.http import LOAD_TIMEOUT_S, Http, Reply
 from nodeagent.engines.naming import CHAT, family_of, operations_of, quantization_of
+from nodeagent.engines.native import COUNT_TOKENS, MESSAGES, RESPONSES
 from nodeagent.engines.prometheus import parse
 from nodeagent.engines.reading import number, positive, rate, rows, share, table, text, total, whole
 from nodeagent.engines.recent import Memory, measure
@@ -35,6 +37,8 @@ class SGLang(Engine):
     runtime_name: ClassVar[str] = "sglang"
     probes: ClassVar[tuple[str, ...]] = (_LOADS, _INFO)
     listen_fix: ClassVar[str] = "start SGLang with --host 0.0.0.0"
+    # Pull request 18630 of sgl-project/sglang for the last two.
+    routes_since: ClassVar[Mapping[str, str]] = {RESPONSES: "0.5.1", MESSAGES: "0.5.10", COUNT_TOKENS: "0.5.10"}
 
     def recognise(self, seen: Evidence) -> bool:
         """/model_info with a path, and /v1/loads, or the `is_generation` of versions from before it."""

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from geniehive.errors import UpstreamUnavailable
@@ -15,6 +16,7 @@ from nodeagent.engines.base import Engine, EngineState, Evidence, demand, json_o
 from nodeagent.engines.http import LOAD_TIMEOUT_S, Http, Reply
 from nodeagent.engines.llamacpp import raise_unless_served
 from nodeagent.engines.naming import CHAT, family_of, operations_of, quantization_of
+from nodeagent.engines.native import COUNT_TOKENS, MESSAGES, RESPONSES
 from nodeagent.engines.prometheus import Exposition, parse
 from nodeagent.engines.reading import positive, rate, rows, share, table, text, whole
 from nodeagent.engines.recent import Memory, Ratio, measure
@@ -40,6 +42,8 @@ class VLLM(Engine):
     runtime_name: ClassVar[str] = "vllm"
     probes: ClassVar[tuple[str, ...]] = (_MODELS, _VERSION)
     listen_fix: ClassVar[str] = "start vLLM with --host 0.0.0.0"
+    # Pull requests 20504 (Responses), 22627 (Messages) and 35588 (count_tokens) of vllm-project/vllm.
+    routes_since: ClassVar[Mapping[str, str]] = {RESPONSES: "0.10.0", MESSAGES: "0.11.1", COUNT_TOKENS: "0.17.0"}
 
     def recognise(self, seen: Evidence) -> bool:
         """Models `owned_by: vllm`, and a version at /version."""

@@ -24,6 +24,7 @@ from tests.gateway import harness
 DOCS = Path(__file__).parents[2] / "docs"
 WHAT_TO_DO = {
     "InvalidRequest": "change the request; `param` names the field",
+    "ResponseNotKept": "send the whole `input`; each worker keeps `gateway.stored_responses` of them",
     "Unauthenticated": "send a key: `Authorization: Bearer KEY` or `X-Api-Key: KEY`",
     "PermissionDenied": "use a key that may do this",
     "NotFound": "see the message for what exists",

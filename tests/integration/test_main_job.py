@@ -214,3 +214,17 @@ def test_tables_of_the_command_line_show_the_same(cluster: Cluster, model: str) 
         assert expected in done.stdout
     done = geniehive("route", "resolve", model, "--control", cluster.address, "-o", "json", cwd=cluster.folder)
     assert SERVICE in done.stdout, done.stderr
+
+
+def test_the_routes_of_agents_go_to_llama_cpps_own_since_the_node_agent_found_them(
+    cluster: Cluster, model: str
+) -> None:
+    service = cluster.http.get(f"/v1/cluster/services/{SERVICE}").json()
+    assert service["routes"] == ["/v1/responses", "/v1/messages", "/v1/messages/count_tokens"]
+    turns = [{"role": "user", "content": "hi"}]
+    message = cluster.http.post("/v1/messages", json={"model": model, "max_tokens": 4, "messages": turns})
+    assert message.json()["content"][0]["text"]
+    assert message.json()["id"].startswith("chatcmpl-"), "llama.cpp's own id, which translation would not have"
+    count = cluster.http.post("/v1/messages/count_tokens", json={"model": model, "messages": turns})
+    assert count.json()["input_tokens"] > 0
+    assert "x-geniehive-estimated" not in count.headers

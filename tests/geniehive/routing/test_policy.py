@@ -117,7 +117,7 @@ def test_a_body_is_defaults_then_the_client_then_overrides(own, wanted, body, ow
 def test_what_has_no_policy_has_nothing_to_change(body):
     policy = effective_policy(asset(), None, Operation.CHAT)
     assert policy.plain
-    assert shape(body, policy, Operation.CHAT) == ({}, frozenset())
+    assert shape(body, policy, Operation.CHAT) == ({}, frozenset(), None)
 
 
 def test_the_caller_wins_over_defaults_even_with_null_and_loses_to_overrides():

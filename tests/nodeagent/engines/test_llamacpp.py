@@ -53,7 +53,8 @@ async def test_the_recorded_answers_are_read():
         await look(state)
     assert state.operations == EVERYTHING
     assert state.any_name
-    assert len(server.bodies) == 3, "what it can be asked for is asked once"
+    assert state.routes == ("/v1/responses", "/v1/messages")
+    assert len(server.bodies) == 6, "what it can be asked for is asked once"
     assert "GET /slots" not in server.asked
 
 

@@ -13,6 +13,9 @@ LLAMACPP: dict[str, Route] = {
     "POST /v1/completions": fixture("llamacpp/error_no_messages.json", 400),
     "POST /v1/embeddings": fixture("llamacpp/error_no_messages.json", 400),
     "POST /v1/rerank": fixture("llamacpp/error_no_embeddings.json", 501),
+    "POST /v1/responses": fixture("llamacpp/error_no_messages.json", 400),
+    "POST /v1/messages": fixture("llamacpp/error_no_messages.json", 500),
+    "POST /v1/messages/count_tokens": Answer('{"error": {"message": "File Not Found", "code": 404}}', 404),
 }
 OLLAMA: dict[str, Route] = {
     "GET /": fixture("ollama/root.txt"),
