@@ -145,13 +145,10 @@ class Circuits:
 
     def __init__(self, limits: EjectionConfig) -> None:
         self._limits = limits
-        self._of: dict[str, Circuit] = {}
+        self.known: dict[str, Circuit] = {}
+        """Services that failed or were busy lately: where there are none, nothing has to be asked here."""
         self.ejections: dict[str, int] = {}
         """How often each service was ejected since the worker started."""
-
-    def __bool__(self) -> bool:
-        """Whether any service failed or was busy lately: where none did, nothing has to be asked here."""
-        return bool(self._of)
 
     # --- what happens ------------------------------------------------------------------------------
 
@@ -171,7 +168,7 @@ class Circuits:
         found.count(now, well=True)
         self._move(found, Event.WELL, trial=trial)
         if found.state is State.CLOSED and now - found.last_bad > _FORGOTTEN_S:
-            del self._of[service_id]
+            del self.known[service_id]
 
     def failed(self, service_id: str, now: float, *, trial: bool = False) -> None:
         """It failed, by its own fault."""
@@ -196,7 +193,7 @@ class Circuits:
 
     def let_go(self, service_id: str) -> None:
         """A trial ended without a result: its client left."""
-        found = self._of.get(service_id)
+        found = self.known.get(service_id)
         if found is not None and found.trials:
             found.trials -= 1
 
@@ -231,7 +228,7 @@ class Circuits:
 
     def out(self, now: float) -> dict[str, State]:
         """The services that are not closed."""
-        states = {each: self.state(each, now) for each in self._of}
+        states = {each: self.state(each, now) for each in self.known}
         return {each: state for each, state in states.items() if state is not State.CLOSED}
 
     def arrange(self, ordered: Ordered, now: float) -> tuple[Ordered, dict[str, str]]:
@@ -251,7 +248,7 @@ class Circuits:
 
     def _at(self, service_id: str, now: float) -> Circuit | None:
         """The record as of now."""
-        found = self._of.get(service_id)
+        found = self.known.get(service_id)
         if found is not None and found.until <= now and found.state in {State.RESTING, State.EJECTED}:
             self._move(found, Event.DUE)
         return found
@@ -263,11 +260,11 @@ class Circuits:
         return found
 
     def _make(self, service_id: str, now: float) -> Circuit:
-        if len(self._of) >= _MOST:
-            old = [each for each, found in self._of.items() if now - found.last_bad > _FORGOTTEN_S]
+        if len(self.known) >= _MOST:
+            old = [each for each, found in self.known.items() if now - found.last_bad > _FORGOTTEN_S]
             for each in old:
-                del self._of[each]
-        found = self._of[service_id] = Circuit(now)
+                del self.known[each]
+        found = self.known[service_id] = Circuit(now)
         return found
 
     @staticmethod

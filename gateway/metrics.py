@@ -107,6 +107,9 @@ class _Gauges(Collector):
         yield _gauge(
             "geniehive_gateway_connected", "1 while the control plane answers.", [], float(self._view.connected)
         )
+        if (end := self._view.certificate_end()) is not None:
+            words = "End of the certificate that is shown to the control plane, in Unix seconds."
+            yield _gauge("geniehive_gateway_certificate_expiry_timestamp_seconds", words, [], end)
         if self._view.table is not None:
             yield from self._nodes()
             yield from self._engines()

@@ -88,7 +88,7 @@ class Router:
             exchange.ask = ask = ask_of(exchange.now(), found.role.role_id.encode() if found.role else b"")
         exchange.found = found
         made, kept_back = decided(table, found, counts, next(self._turns), ask, ledger, LIMIT), _NOBODY
-        if self._circuits:
+        if self._circuits.known:
             made, kept_back = self._circuits.arrange(made, exchange.now())
             if len(made.candidates) < len(found.candidates) and _all(made, kept_back):
                 every = decided(table, found, counts, next(self._turns), ask, ledger)
@@ -114,4 +114,4 @@ def only(found: Resolution, assets: frozenset[str]) -> Resolution:
             param="model",
             retry_after_s=5,
         )
-    return found._replace(candidates=kept)
+    return found if len(kept) == len(found.candidates) else found._replace(candidates=kept)

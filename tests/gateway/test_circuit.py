@@ -182,13 +182,13 @@ def test_half_open_admits_as_many_trials_as_are_allowed():
 def test_who_never_failed_costs_nothing_and_who_is_well_for_long_is_forgotten():
     circuits = Circuits(LIMITS)
     circuits.well(S, 0.0)
-    assert not circuits
+    assert not circuits.known
     circuits.failed(S, 0.0)
-    assert circuits
+    assert circuits.known
     circuits.well(S, 30.0)
-    assert circuits
+    assert circuits.known
     circuits.well(S, 61.0)
-    assert not circuits
+    assert not circuits.known
 
 
 def test_switched_off_nothing_is_ejected():
