@@ -119,6 +119,11 @@ def test_an_answer_that_goes_on_from_what_it_was_given_is_joined_with_its_usage_
     assert datas(rest)[-1]["usage"] == {"prompt_tokens": 20, "completion_tokens": 4, "total_tokens": 24}
 
 
+def test_a_role_that_comes_with_something_new_is_not_said_twice():
+    had = sent(*stream(1, ["one"], None))
+    assert deltas(join(had, chat(2, role="assistant", content=" two"), goes_on="one")) == [{"content": " two"}]
+
+
 def test_an_engine_that_does_not_go_on_with_the_space_that_was_sent_disagrees():
     with pytest.raises(Disagrees):
         join(sent(*stream(1, ["one "], None)), *stream(2, ["two"]), goes_on="one")
@@ -299,7 +304,7 @@ def test_events_that_are_alike_are_read_as_those_that_are_not(pieces, spaced, ke
 def test_many_events_that_are_alike_are_read_at_once_and_one_that_is_not_is_not_missed():
     transcript, whole = Transcript(10**6, hides=True), ""
     for number in range(2000):
-        text = 'a "quoted" word\n' if number == 1500 else f"é{number} "
+        text = 'a "quoted" word\n' if number == 1500 else f"w{number} "
         transcript.keep(chat(1, content=text))
         whole += text
     assert transcript.sent().choices[0].text(("content", 0)) == whole

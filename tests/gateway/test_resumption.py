@@ -243,6 +243,43 @@ async def test_another_model_never_goes_on():
         assert good.seen == []
 
 
+async def test_of_several_services_only_one_of_the_same_model_goes_on():
+    async with upstream(CUT_OFF) as bad, upstream(WHOLE) as other, upstream(WHOLE) as good:
+        another = msgspec.structs.replace(service(2, other.url), assets=(Asset(asset_id="other", loaded=True),))
+        services = (service(1, bad.url), another, service(3, good.url))
+        async with gateway(*services, roles=(role("r"),)) as gw:
+            assert is_whole(await ask(gw, model="r"))
+        assert len(bad.seen) == len(good.seen) == 1
+        assert other.seen == []
+
+
+async def test_an_answer_beyond_all_bounds_is_not_asked_for_again():
+    endless = (*BEGUN, 0.1, *[chunk(delta("x" * 100))] * 50, HANG)
+    async with (
+        upstream(endless) as bad,
+        upstream(WHOLE) as good,
+        gateway(bad.url, good.url, max_answer_bytes=4000) as gw,
+    ):
+        found = await ask(gw)
+        assert found.content.split(b"\n\n")[-2].startswith(b'data: {"error":')
+        assert b"max_answer_bytes" in found.content
+        assert good.seen == []
+
+
+async def test_a_last_event_without_its_empty_line_must_agree_as_well():
+    other = (STREAM_HEAD, chunk(delta("one ")), chunk(delta("TWO").rstrip()), 0.1, LAST_CHUNK, KEEP)
+    async with upstream(CUT_OFF) as bad, upstream(other) as differs, gateway(bad.url, differs.url) as gw:
+        assert is_broken(await ask(gw))
+        assert gw.in_flight.counts == {}
+
+
+async def test_the_time_to_the_first_byte_stays_that_of_the_first_engine():
+    slow = (0.4, *stream("one ", "two ", "three"), KEEP)
+    async with upstream(CUT_OFF) as bad, upstream(slow) as good, gateway(bad.url, good.url) as gw:
+        told = await receipt(gw, await ask(gw))
+    assert told["timings"]["first_byte_ms"] < 400 < told["timings"]["total_ms"]
+
+
 async def test_an_error_that_is_the_requests_own_is_not_tried_elsewhere():
     script = (*BEGUN, chunk(event(FILTERED)), LAST_CHUNK, KEEP)
     async with upstream(script) as bad, upstream(WHOLE) as good, gateway(bad.url, good.url) as gw:
