@@ -206,11 +206,7 @@ class LlamaCpp(Engine):
 async def _routes(http: Http) -> tuple[str, ...]:
     """The routes of agents that this build has: Messages since late 2025, Responses since early 2026."""
     replies = [await http.post(path, {}) for path in AGENT_ROUTES]
-    return tuple(
-        path
-        for path, reply in zip(AGENT_ROUTES, replies, strict=True)
-        if reply.status in {400, 500} and "File Not Found" not in reply.complaint
-    )
+    return tuple(path for path, reply in zip(AGENT_ROUTES, replies, strict=True) if reply.status in {400, 500})
 
 
 def is_loading(reply: Reply) -> bool:

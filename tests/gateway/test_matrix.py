@@ -130,7 +130,8 @@ def test_who_may_what_follows_rules_that_a_new_route_is_held_to():
     for route in asyncio.run(build()):
         where = f"{route.method} {route.path}: {route.scope!r}"
         assert (route.scope == PUBLIC) == (route.path in EVERYBODY), where
-        assert (route.scope == INFERENCE) == (route.operation is not None), where
+        stored = route.path == "/v1/responses/"  # answers of before, which reach no engine
+        assert (route.scope == INFERENCE) == (route.operation is not None or stored), where
         if route.path.startswith(("/v1/cluster/tokens", "/v1/cluster/audit")):
             assert route.scope == ADMIN, where
         if route.path.startswith("/v1/cluster/") and route.method != "GET" and "routes/match" not in route.path:
