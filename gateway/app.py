@@ -28,8 +28,12 @@ from gateway.meter import MetricsMeter
 from gateway.metrics import Metrics
 from gateway.middleware import Front
 from gateway.openai.audio import Audio
+from gateway.openai.forms import Forms
+from gateway.openai.forward import Forward
 from gateway.openai.generate import Generate
+from gateway.openai.media import Media
 from gateway.openai.models import Models
+from gateway.openai.voices import Voices
 from gateway.operations import Operations
 from gateway.receipts import Receipts
 from gateway.relay import Spawn
@@ -145,6 +149,7 @@ def build_app(
     table = route_table(
         Generate(router, attempts, limits),
         Audio(router, attempts, limits),
+        Media(Forward(router, attempts, limits), Forms(router, attempts, limits), Voices(view), limits.extra_routes),
         Models(view, in_flight),
         cluster,
         requests,

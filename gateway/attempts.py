@@ -84,6 +84,8 @@ class Plan(NamedTuple):  # a frozen dataclass takes ten times as long to make
     """Content type and body of an answer as the client expects them; raises what the engine hid in status 200."""
     rewrite: Callable[[Candidate], Rewrite | None] = lambda _candidate: None
     """What becomes of the events of a candidate's stream; None leaves their bytes as they are."""
+    held_bytes: int = _HELD_BYTES
+    """Of an answer that is not a stream, at least so many are awaited before it is passed on; 1: it is as it comes."""
 
 
 class Begun(NamedTuple):
@@ -128,7 +130,8 @@ class Attempts:
         """The answer of the first candidate that gives one. Raises the error of the last one otherwise."""
         self._budget.arrived(exchange.now())
         exchange.stream = plan.stream
-        comments = Comments(exchange, self._limits.keepalive_comment_s if plan.stream else 0, self._spawn)
+        commented = plan.stream and exchange.framing.comment
+        comments = Comments(exchange, self._limits.keepalive_comment_s if commented else 0, self._spawn)
         try:
             return await self._run(exchange, plan, comments)
         except GenieHiveError as error:
@@ -136,7 +139,7 @@ class Attempts:
             if exchange.response is None:
                 raise
             exchange.failed(error)
-            await end_with(exchange.response, error)
+            await end_with(exchange.response, error, framing=exchange.framing)
             return exchange.response
         finally:
             await comments.stop()
@@ -154,7 +157,8 @@ class Attempts:
             with self._in_flight.guard(service_id, candidate, exchange.ask) as guard:
                 try:
                     begun = await self._begin(exchange, plan, tried)
-                    if begun.scanner is not None:  # when the first token of a whole body was there, nobody knows
+                    if begun.scanner is not None or plan.held_bytes == 1:
+                        # when the first token of a whole body was there, nobody knows
                         exchange.first_byte, tried.streamed = tried.until, True
                         guard.first_byte()
                     await comments.stop()
@@ -182,7 +186,7 @@ class Attempts:
             raise UpstreamUnavailable("there is nobody to ask")
         await comments.stop()
         if failed.passed is not None and exchange.response is not None:
-            await end_with(exchange.response, failed.error, failed.passed.body)
+            await end_with(exchange.response, failed.error, failed.passed.body, exchange.framing)
             return exchange.response
         return _give_up(failed)
 
@@ -240,7 +244,7 @@ class Attempts:
         if response.content_type == "text/event-stream" and (plan.stream or not plan.json):
             scanner = SseScanner(max_bytes=self._limits.max_answer_bytes, rewrite=plan.rewrite(tried.candidate))
             return await _first_content(response, scanner, plan)
-        body = await _up_to(response, _HELD_BYTES)
+        body = await _up_to(response, plan.held_bytes)
         if len(body) > self._limits.max_answer_bytes:
             raise AttemptFailed(too_large(self._limits.max_answer_bytes))
         if not body:

@@ -31,6 +31,7 @@ _MODALITIES: Final[Mapping[Operation, tuple[str, str]]] = {
     Operation.TRANSLATION: ("audio", "text"),
     Operation.SPEECH: ("text", "audio"),
     Operation.IMAGE: ("text", "image"),
+    Operation.MODERATION: ("text", "moderation"),
 }
 _CHAT_PARAMETERS: Final = (INCLUDE_REASONING, "max_tokens", "seed", "stop", "stream", "temperature", "top_p")
 _TOOL_PARAMETERS: Final = ("tool_choice", "tools")

@@ -13,6 +13,7 @@ from aiohttp.web_urldispatcher import SystemRoute, UrlMappingMatchInfo
 
 from gateway.answers import Stream
 from gateway.deadline import Alarm, Deadline
+from gateway.framing import EVENT_STREAM, Framing
 from geniehive.errors import GenieHiveError, UpstreamError
 from geniehive.resources import Operation
 from geniehive.routing.candidate import Candidate
@@ -70,6 +71,7 @@ class Exchange:
         "decision",
         "failure",
         "first_byte",
+        "framing",
         "interrupted",
         "interruption",
         "loop",
@@ -110,6 +112,8 @@ class Exchange:
         self.attempts = 0
         self.tried: list[Tried] = []
         self.candidate: Candidate | None = None
+        self.framing: Framing = EVENT_STREAM
+        """How its stream is written, if it gets one."""
         self.first_byte: float | None = None
         """When the answer of an engine began."""
         self.overhead_seconds: float | None = None

@@ -57,9 +57,11 @@ class Router:
         self._turns = count()
 
     def candidates(
-        self, name: str, operation: Operation, exchange: Exchange, ask_of: AskOf = _unread
+        self, name: str, operation: Operation | None, exchange: Exchange, ask_of: AskOf = _unread
     ) -> tuple[Candidate, ...]:
         """Who could answer, best first; what that was decided on is kept for the receipt of the exchange.
+
+        Without an operation it is whatever the name stands for.
 
         Raises what `resolve` raises, and NotReady before the first snapshot.
         """

@@ -12,6 +12,7 @@ from gateway.exchange import Exchange
 from gateway.http import Handler, Route, RouteTable
 from gateway.openai.audio import Audio
 from gateway.openai.generate import Generate
+from gateway.openai.media import Media
 from gateway.openai.models import Models
 from gateway.operations import Operations
 from gateway.request_views import RequestViews
@@ -31,6 +32,7 @@ _HEARD = (
 def route_table(
     generate: Generate,
     audio: Audio,
+    media: Media,
     models: Models,
     cluster: ClusterViews,
     requests: RequestViews,
@@ -39,6 +41,7 @@ def route_table(
     """Every route."""
     return RouteTable(
         (
+            *media.routes(),
             Route("/", "GET", operations.root, scope=PUBLIC),
             Route("/healthz", "GET", operations.healthz, scope=PUBLIC),
             Route("/readyz", "GET", operations.readyz, scope=PUBLIC),

@@ -72,7 +72,16 @@ _LONGEST_REASON = 64
 _EMPTY = frozenset({b"null", b'""', b"[]"})
 _NO_ERROR = frozenset({b"", b"null"})
 _ERROR_TYPES = frozenset({"error", "response.failed"})
-_LAST_TYPES = frozenset({"transcript.text.done", "response.completed", "response.incomplete"})
+_LAST_TYPES = frozenset(
+    {
+        "transcript.text.done",
+        "response.completed",
+        "response.incomplete",
+        "speech.audio.done",
+        "image_generation.completed",
+        "image_edit.completed",
+    }
+)
 
 
 def too_large(limit: int) -> UpstreamUnavailable:

@@ -52,6 +52,10 @@ class FormReader:
         self._events: list[Event] = []
         self._at = 0
 
+    def drops(self, name: str) -> bool:
+        """Whether engines never see a field of this name."""
+        return name in self._dropped
+
     async def next(self) -> Event:
         """The next event. Raises what the scanner and the body raise."""
         while self._at == len(self._events):

@@ -1,0 +1,75 @@
+"""`GET /v1/audio/voices` and `/v1/audio/models`: what a cluster can speak with.
+
+OpenAI has no such routes; Kokoro-FastAPI and speaches do, and Open WebUI and Home Assistant ask for them.
+Open WebUI takes `voices[].id` and `.name`, and `models[].id`. The voices are those that the engines told
+their node agents: no engine is asked here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from gateway.exchange import Exchange
+from gateway.view import RoutingView
+from geniehive.resources import Asset, Operation
+from geniehive.routing.eligibility import operations, unavailable
+from geniehive.routing.table import RoutingTable
+
+
+class Voices:
+    """The handlers."""
+
+    def __init__(self, view: RoutingView) -> None:
+        self._view = view
+
+    async def all(self, exchange: Exchange) -> web.Response:
+        """GET /v1/audio/voices; `?model=` for those of one, `?legacy=true` for their ids alone, as Kokoro has it."""
+        query = exchange.request.rel_url.query
+        found = voices(self._view.current(), query.get("model") or query.get("model_id") or "")
+        if query.get("legacy") == "true":
+            return _json({"voices": [voice["id"] for voice in found]})
+        return _json({"object": "list", "voices": found})
+
+    async def models(self, _exchange: Exchange) -> web.Response:
+        """GET /v1/audio/models: the models that speak."""
+        names = sorted({asset.asset_id for asset in speakers(self._view.current())})
+        listed = [{"id": name, "name": name, "object": "model"} for name in names]
+        return _json({"object": "list", "models": listed, "data": listed})
+
+
+def voices(table: RoutingTable, model: str = "") -> list[dict[str, Any]]:
+    """Every voice that can be had now, each once, by id; `model` is an asset or an alias of one."""
+    found: dict[str, dict[str, Any]] = {}
+    for asset in speakers(table):
+        if model and model not in {asset.asset_id, *asset.aliases}:
+            continue
+        for voice in asset.voices:
+            known = found.setdefault(
+                voice.voice_id,
+                {
+                    "id": voice.voice_id,
+                    "name": voice.name or voice.voice_id,
+                    "language": voice.language,
+                    "gender": voice.gender,
+                    "models": set(),
+                },
+            )
+            known["models"].add(asset.asset_id)
+    return [{**found[name], "models": sorted(found[name]["models"])} for name in sorted(found)]
+
+
+def speakers(table: RoutingTable) -> Iterator[Asset]:
+    """The assets that speak, of services that can answer now."""
+    shape = table.shape
+    for name in sorted(shape.services):
+        service = shape.services[name]
+        if not unavailable(service, shape.hosts.get(service.host_id)):
+            yield from (asset for asset in service.assets if Operation.SPEECH in operations(service, asset))
+
+
+def _json(value: object) -> web.Response:
+    return web.Response(body=msgspec.json.encode(value), content_type="application/json")
