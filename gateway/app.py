@@ -27,6 +27,7 @@ from gateway.listen import bind, url_of
 from gateway.meter import MetricsMeter
 from gateway.metrics import Metrics
 from gateway.middleware import Front
+from gateway.ollama.facade import Facade
 from gateway.openai.audio import Audio
 from gateway.openai.forms import Forms
 from gateway.openai.forward import Forward
@@ -150,6 +151,7 @@ def build_app(
         Generate(router, attempts, limits),
         Audio(router, attempts, limits),
         Media(Forward(router, attempts, limits), Forms(router, attempts, limits), Voices(view), limits.extra_routes),
+        Facade(view, router, attempts, limits, geniehive.__version__),
         Models(view, in_flight),
         cluster,
         requests,

@@ -10,6 +10,7 @@ from gateway.auth import INFERENCE, OPERATOR, PUBLIC, READ
 from gateway.cluster import ClusterViews
 from gateway.exchange import Exchange
 from gateway.http import Handler, Route, RouteTable
+from gateway.ollama.facade import Facade
 from gateway.openai.audio import Audio
 from gateway.openai.generate import Generate
 from gateway.openai.media import Media
@@ -33,6 +34,7 @@ def route_table(
     generate: Generate,
     audio: Audio,
     media: Media,
+    ollama: Facade,
     models: Models,
     cluster: ClusterViews,
     requests: RequestViews,
@@ -42,6 +44,7 @@ def route_table(
     return RouteTable(
         (
             *media.routes(),
+            *ollama.routes(),
             Route("/", "GET", operations.root, scope=PUBLIC),
             Route("/healthz", "GET", operations.healthz, scope=PUBLIC),
             Route("/readyz", "GET", operations.readyz, scope=PUBLIC),

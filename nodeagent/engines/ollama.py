@@ -57,8 +57,10 @@ class Ollama(Engine):
     listen_fix: ClassVar[str] = "set OLLAMA_HOST=0.0.0.0 in Ollama's environment and restart it"
 
     def recognise(self, seen: Evidence) -> bool:
-        """A version, and a list of objects (or nothing) at /api/ps."""
+        """A version, and a list of objects (or nothing) at /api/ps; and not a GenieHive gateway, which has both."""
         version, running = table(json_of(seen, _VERSION)), table(json_of(seen, _PS)).get("models")
+        if "geniehive" in version:
+            return False
         return bool(text(version.get("version"))) and isinstance(running, list) and len(rows(running)) == len(running)
 
     async def look(self, http: Http, previous: EngineState | None = None) -> EngineState:
