@@ -7,7 +7,7 @@ They are StreamResponses for whoever passes them on, and take nothing over from 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
 from aiohttp import web
@@ -15,7 +15,12 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.web_protocol import RequestHandler
 
+from geniehive.errors import GenieHiveError
+
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
+Ending = Callable[[GenieHiveError, bytes], bytes]
+"""The events that end a broken stream in a dialect, from the error and from its body in OpenAI's envelope."""
+
 _JOINED = 64 * 1024  # a body up to this goes out in one piece with its head; a larger one is not copied
 
 
@@ -98,6 +103,9 @@ class Whole(_Direct):
 
 class Stream(_Direct):
     """An answer that is written as it comes: chunked, or for HTTP/1.0 to the end of the connection."""
+
+    ending: Ending | None = None
+    """How a stream that broke says so; None is OpenAI's chat completions."""
 
     def __init__(self, request: web.BaseRequest, status: int, headers: dict[str, str]) -> None:
         super().__init__(status, headers)

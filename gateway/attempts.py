@@ -130,7 +130,7 @@ class Attempts:
         """The answer of the first candidate that gives one. Raises the error of the last one otherwise."""
         self._budget.arrived(exchange.now())
         exchange.stream = plan.stream
-        commented = plan.stream and exchange.framing.comment
+        commented = plan.stream and not exchange.stream_type
         comments = Comments(exchange, self._limits.keepalive_comment_s if commented else 0, self._spawn)
         try:
             return await self._run(exchange, plan, comments)
@@ -139,7 +139,7 @@ class Attempts:
             if exchange.response is None:
                 raise
             exchange.failed(error)
-            await end_with(exchange.response, error, framing=exchange.framing)
+            await end_with(exchange.response, error)
             return exchange.response
         finally:
             await comments.stop()
@@ -186,7 +186,7 @@ class Attempts:
             raise UpstreamUnavailable("there is nobody to ask")
         await comments.stop()
         if failed.passed is not None and exchange.response is not None:
-            await end_with(exchange.response, failed.error, failed.passed.body, exchange.framing)
+            await end_with(exchange.response, failed.error, failed.passed.body)
             return exchange.response
         return _give_up(failed)
 

@@ -11,9 +11,8 @@ from itertools import count
 from aiohttp import HttpVersion11, web
 from aiohttp.web_urldispatcher import SystemRoute, UrlMappingMatchInfo
 
-from gateway.answers import Stream
+from gateway.answers import Ending, Stream
 from gateway.deadline import Alarm, Deadline
-from gateway.framing import EVENT_STREAM, Framing
 from geniehive.errors import GenieHiveError, UpstreamError
 from geniehive.resources import Operation
 from geniehive.routing.candidate import Candidate
@@ -69,9 +68,9 @@ class Exchange:
         "body_seconds",
         "candidate",
         "decision",
+        "ending",
         "failure",
         "first_byte",
-        "framing",
         "interrupted",
         "interruption",
         "loop",
@@ -84,6 +83,7 @@ class Exchange:
         "request_id",
         "response",
         "stream",
+        "stream_type",
         "tail",
         "tried",
         "upstream_seconds",
@@ -112,8 +112,6 @@ class Exchange:
         self.attempts = 0
         self.tried: list[Tried] = []
         self.candidate: Candidate | None = None
-        self.framing: Framing = EVENT_STREAM
-        """How its stream is written, if it gets one."""
         self.first_byte: float | None = None
         """When the answer of an engine began."""
         self.overhead_seconds: float | None = None
@@ -127,6 +125,10 @@ class Exchange:
         """What follows the path of a route that takes a name, decoded."""
         self.response: Stream | None = None
         """Set once the status is committed."""
+        self.ending: Ending | None = None
+        """How its stream says that it broke; None is as chat completions do."""
+        self.stream_type = ""
+        """Media type of its stream, where that is not server-sent events; nothing but data may be in it then."""
         self.interrupted = False
         """Whether the gateway ended this request."""
         self.interruption: GenieHiveError | None = None

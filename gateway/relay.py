@@ -15,8 +15,8 @@ from typing import Any
 from aiohttp import web
 
 from gateway.answers import Stream
+from gateway.errors import error_body, passed_on
 from gateway.exchange import Exchange
-from gateway.framing import EVENT_STREAM, Framing
 from gateway.pump import Pump
 from gateway.sse import SseScanner
 from gateway.upstream import UpstreamResponse
@@ -25,13 +25,19 @@ from geniehive.errors import GenieHiveError, UpstreamTimeout, UpstreamUnavailabl
 Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], asyncio.Task[None]]
 """Starts what it is given as a task; not a coroutine, which would be lost if the task is cancelled before it begins."""
 
+_SSE_HEADERS = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
+_COMMENT = b": keepalive\n\n"
 _TAIL_GRACE_S = 0.25  # for the end of the upstream's body after [DONE], so that its connection can be used again
 
 
 def commit(exchange: Exchange, *, decided: bool = True) -> Stream:
     """Send status and headers of a stream; from here on there is no way back."""
-    exchange.response = Stream(exchange.request, 200, {**exchange.headers(decided=decided), **exchange.framing.headers})
-    return exchange.response
+    headers = {**exchange.headers(decided=decided), **_SSE_HEADERS}
+    if exchange.stream_type:
+        headers["content-type"] = exchange.stream_type
+    response = exchange.response = Stream(exchange.request, 200, headers)
+    response.ending = exchange.ending
+    return response
 
 
 async def relay(
@@ -54,21 +60,21 @@ async def relay(
         failure = UpstreamUnavailable("the engine's stream ended before it was finished")
     if failure is None:
         if done_marker and not scanner.done:
-            await response.write(exchange.framing.end())
+            await response.write(scanner.end_mark())
         await response.write_eof()
         await _use_up(upstream)
         return True
     upstream.close()
     exchange.failure = failure.message if scanner.error is None else "the engine reported an error in its stream"
-    await end_with(response, failure, scanner.error, exchange.framing)
+    await end_with(response, failure, scanner.error)
     return False
 
 
-async def end_with(
-    response: web.StreamResponse, failure: GenieHiveError, said: bytes | None = None, framing: Framing = EVENT_STREAM
-) -> None:
+async def end_with(response: web.StreamResponse, failure: GenieHiveError, said: bytes | None = None) -> None:
     """End a stream with an error event; `said` is what the engine itself reported."""
-    await response.write(framing.failed(failure, said))
+    body = error_body(failure) if said is None else passed_on(502, said)
+    ending = response.ending if isinstance(response, Stream) else None
+    await response.write(b"data: " + body + b"\n\n" if ending is None else ending(failure, body))
     await response.write_eof()
 
 
@@ -133,7 +139,7 @@ class Comments:
         with suppress(ConnectionError):
             response = commit(self._exchange, decided=False)
             while True:
-                await response.write(self._exchange.framing.comment)
+                await response.write(_COMMENT)
                 await asyncio.sleep(self._interval_s)
 
     async def stop(self) -> None:

@@ -51,6 +51,8 @@ def route_table(
             Route("/metrics", "GET", operations.metrics, scope=READ),
             Route("/v1/models", "GET", models.all, scope=READ),
             Route("/v1/models/", "GET", models.one, scope=READ),
+            Route("/v1/model/info", "GET", models.info, scope=READ),
+            Route("/model/info", "GET", models.info, scope=READ),
             *(Route(path, "POST", generate.handler(each, path), each, INFERENCE) for path, each in _GENERATED),
             *(Route(path, "POST", audio.handler(each), each, INFERENCE) for path, each in _HEARD),
             Route("/v1/cluster/requests", "GET", requests.all, scope=READ),

@@ -163,6 +163,11 @@ class SseScanner:
         del held[:end]
         return self._pass(block)
 
+    def end_mark(self) -> bytes:
+        """`[DONE]` that the engine did not send, as the client gets it: a rewrite makes its own end of it."""
+        self.done = True
+        return DONE if self._rewrite is None else self._rewrite(DONE)
+
     def close(self) -> bytes:
         """The upstream ended: what was held back, if it is an event that only lacks its empty line."""
         block = bytes(self._held)

@@ -129,7 +129,7 @@ class Facade:
     ) -> web.StreamResponse:
         shaping = self._shapers[question.operation].of(body)
         candidates = self._router.candidates(body.model, question.operation, exchange, partial(ask_of, body))
-        framing = exchange.framing = tell.LineStream(question.kind, question.model, clock)
+        exchange.stream_type, exchange.ending = tell.LINES, tell.broken
         headers = engine_headers(exchange, JSON, "text/event-stream" if question.stream else JSON)
 
         def build(candidate: Candidate) -> UpstreamRequest:
@@ -148,7 +148,7 @@ class Facade:
             stream=question.stream,
             done_marker=question.stream,
             adapt=adapt,
-            rewrite=partial(_rewrite, shaping, framing),
+            rewrite=partial(_rewrite, shaping, question, clock),
             held_bytes=_TRANSLATED,
         )
         return await self._attempts.run(exchange, plan)
@@ -206,8 +206,8 @@ def today() -> str:
     return datetime.now(UTC).isoformat().replace("+00:00", "Z")
 
 
-def _rewrite(shaping: Shaping, framing: tell.LineStream, candidate: Candidate) -> Rewrite:
-    lines, strip = framing.begin(), shaping.rewrite(candidate)
+def _rewrite(shaping: Shaping, question: ask.Question, clock: tell.Clock, candidate: Candidate) -> Rewrite:
+    lines, strip = tell.Lines(question.kind, question.model, clock), shaping.rewrite(candidate)
     return lines if strip is None else lambda block: lines(strip(block))
 
 

@@ -18,6 +18,8 @@ from geniehive.errors import GenieHiveError, UpstreamUnavailable
 
 Json = dict[str, Any]
 
+LINES: Final = "application/x-ndjson"
+"""Media type of a stream. Nothing keeps a client waiting in it: an empty line is no JSON."""
 _REASONS: Final = {"length": "length"}
 _REASONING: Final = ("reasoning_content", "reasoning")
 
@@ -154,28 +156,9 @@ class Lines:
         return _written({**_line(self._kind, self._model, self._clock, "", "", calls), "done": False})
 
 
-class LineStream:
-    """The framing of such a stream: see gateway.framing. Nothing keeps a client waiting: an empty line is no JSON."""
-
-    headers: Final = {"content-type": "application/x-ndjson", "cache-control": "no-cache", "x-accel-buffering": "no"}
-    comment: Final = b""
-
-    def __init__(self, kind: str, model: str, clock: Clock) -> None:
-        self._of = (kind, model, clock)
-        self._lines = Lines(kind, model, clock)
-
-    def begin(self) -> Lines:
-        """The lines of another attempt."""
-        self._lines = Lines(*self._of)
-        return self._lines
-
-    def end(self) -> bytes:
-        """See Framing."""
-        return self._lines.end()
-
-    def failed(self, error: GenieHiveError, said: bytes | None = None) -> bytes:
-        """See Framing."""
-        return _written({"error": (message_in(said) if said is not None else "") or error.message})
+def broken(error: GenieHiveError, body: bytes) -> bytes:
+    """The line that ends a stream which broke; `body` is the error in OpenAI's envelope. See gateway.answers.Ending."""
+    return _written({"error": message_in(body) or error.message})
 
 
 def _line(kind: str, model: str, clock: Clock, text: str, thought: str, calls: list[Json]) -> Json:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import msgspec
 from aiohttp import web
 
-from gateway import catalogue
+from gateway import catalogue, model_info
+from gateway.etag import tagged
 from gateway.exchange import Exchange
 from gateway.inflight import InFlight
 from gateway.view import RoutingView
@@ -18,15 +18,17 @@ class Models:
         self._view = view
         self._in_flight = in_flight
 
-    async def all(self, _exchange: Exchange) -> web.Response:
+    async def all(self, exchange: Exchange) -> web.Response:
         """GET /v1/models."""
         data = catalogue.models(self._view.current(), self._in_flight.counts)
-        return _json({"object": "list", "data": data})
+        return tagged(exchange, {"object": "list", "data": data})
+
+    async def info(self, exchange: Exchange) -> web.Response:
+        """GET /v1/model/info, for clients of LiteLLM's proxy; `?litellm_model_id=` for one."""
+        data = catalogue.models(self._view.current(), self._in_flight.counts)
+        wanted = exchange.request.rel_url.query.get("litellm_model_id", "")
+        return tagged(exchange, model_info.model_info(data, wanted))
 
     async def one(self, exchange: Exchange) -> web.Response:
         """GET /v1/models/{id}; ids may have slashes."""
-        return _json(catalogue.model(self._view.current(), exchange.tail, self._in_flight.counts))
-
-
-def _json(value: object) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value), content_type="application/json")
+        return tagged(exchange, catalogue.model(self._view.current(), exchange.tail, self._in_flight.counts))
