@@ -15,7 +15,7 @@ from aiohttp import web
 
 from gateway.exchange import Exchange
 from gateway.view import RoutingView
-from geniehive.resources import Asset, Operation
+from geniehive.resources import Asset, Operation, Voice
 from geniehive.routing.eligibility import operations, unavailable
 from geniehive.routing.table import RoutingTable
 
@@ -43,23 +43,24 @@ class Voices:
 
 def voices(table: RoutingTable, model: str = "") -> list[dict[str, Any]]:
     """Every voice that can be had now, each once, by id; `model` is an asset or an alias of one."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, list[tuple[str, Voice]]] = {}
     for asset in speakers(table):
-        if model and model not in {asset.asset_id, *asset.aliases}:
-            continue
-        for voice in asset.voices:
-            known = found.setdefault(
-                voice.voice_id,
-                {
-                    "id": voice.voice_id,
-                    "name": voice.name or voice.voice_id,
-                    "language": voice.language,
-                    "gender": voice.gender,
-                    "models": set(),
-                },
-            )
-            known["models"].add(asset.asset_id)
-    return [{**found[name], "models": sorted(found[name]["models"])} for name in sorted(found)]
+        if not model or model in {asset.asset_id, *asset.aliases}:
+            for voice in asset.voices:
+                found.setdefault(voice.voice_id, []).append((asset.asset_id, voice))
+    return [_told(name, found[name]) for name in sorted(found)]
+
+
+def _told(name: str, places: list[tuple[str, Voice]]) -> dict[str, Any]:
+    """One voice, with what any of its models tells of it."""
+    known = [voice for _, voice in places]
+    return {
+        "id": name,
+        "name": next((voice.name for voice in known if voice.name), name),
+        "language": next((voice.language for voice in known if voice.language), ""),
+        "gender": next((voice.gender for voice in known if voice.gender), ""),
+        "models": sorted({model for model, _ in places}),
+    }
 
 
 def speakers(table: RoutingTable) -> Iterator[Asset]:
