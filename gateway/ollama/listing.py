@@ -152,9 +152,13 @@ def _details(model: Model) -> Json:
 
 
 def _capabilities(model: Model) -> list[str]:
+    """In Ollama's words. Its clients do not chat with a model that says it embeds: so one that chats does not say it."""
     served = {_SERVED[each] for place in model.places for each in operations(*place) if each in _SERVED}
     told = {word for _, asset in model.places for word in asset.capabilities}
-    return [word for word in _CAPABILITIES if word in served | told]
+    known = served | told
+    if "completion" in known:
+        known = known - {"embedding"}
+    return [word for word in _CAPABILITIES if word in known]
 
 
 def _context(model: Model) -> int | None:

@@ -220,7 +220,11 @@ def _continue(setup: Setup, name: str, choice: Choice, roles: list[str]) -> dict
         "apiKey": setup.secret,
         "roles": roles,
         **({"capabilities": can} if can else {}),
-        **({"contextLength": choice.context} if choice.context and "chat" in roles else {}),
+        **(
+            {"defaultCompletionOptions": {"contextLength": choice.context}}
+            if choice.context and "chat" in roles
+            else {}
+        ),
     }
 
 

@@ -242,6 +242,14 @@ async def test_tags_and_ps_are_as_ollama_writes_them():
         assert raw_ps["models"][0].keys() == recorded("ps_loaded.json")["models"][0].keys()
 
 
+async def test_a_model_that_chats_is_not_told_as_one_that_only_embeds():
+    both = service(1, "http://127.0.0.1:1", operations=(Operation.CHAT, Operation.EMBEDDINGS))
+    only = service(2, "http://127.0.0.1:1", asset="bge", operations=(Operation.EMBEDDINGS,))
+    async with gateway(both, only) as gw, httpx.AsyncClient(base_url=gw.url) as http:
+        told = {model["name"]: model["capabilities"] for model in (await http.get("/api/tags")).json()["models"]}
+        assert told == {"m": ["completion"], "bge": ["embedding"]}  # `ollama run` embeds with what embeds
+
+
 @pytest.mark.parametrize("name", ["qwen3:8b", "nick", "nick:latest", "code"])
 async def test_show_tells_what_clients_choose_by(name):
     async with cluster() as gw:
