@@ -88,6 +88,7 @@ def _role(table: RoutingTable, role: Role, in_flight: Mapping[str, int]) -> Json
     entry["architecture"] = _architecture([role.operation], ())
     own = entry["geniehive"]
     own["operation"] = role.operation.value
+    own["aliases"] = []  # those of its models lead to them, not to the role
     own["fallback_roles"] = list(role.routing_policy.fallback_roles)
     own["effective_request_policy"] = _policy_of_role(role, found.candidates[0] if found else None)
     return entry

@@ -13,6 +13,7 @@ from aiohttp.web_urldispatcher import SystemRoute, UrlMappingMatchInfo
 
 from gateway.answers import Ending, Stream
 from gateway.deadline import Alarm, Deadline
+from gateway.plan import Cut
 from geniehive.errors import GenieHiveError, UpstreamError
 from geniehive.resources import Operation
 from geniehive.routing.candidate import Candidate
@@ -67,6 +68,7 @@ class Exchange:
         "body_bytes",
         "body_seconds",
         "candidate",
+        "cut",
         "decision",
         "ending",
         "failure",
@@ -112,6 +114,8 @@ class Exchange:
         self.attempts = 0
         self.tried: list[Tried] = []
         self.candidate: Candidate | None = None
+        self.cut: Cut | None = None
+        """The stream that broke off, while the client's is still open."""
         self.first_byte: float | None = None
         """When the answer of an engine began."""
         self.overhead_seconds: float | None = None

@@ -22,6 +22,7 @@ class MetricsMeter:
     def __init__(self, metrics: Metrics, keep: Callable[[Exchange, int], None]) -> None:
         self._metrics = metrics
         self._keep = keep
+        self._count_key = metrics.keys.count
         self._requests: dict[tuple[str, int], Counter] = {}
         self._attempts: dict[tuple[str, str], Counter] = {}
         self._ttft: dict[str, Histogram] = {}
@@ -29,6 +30,8 @@ class MetricsMeter:
     def request_done(self, exchange: Exchange, status: int) -> None:
         """One request is over; status 499 is a client that went away."""
         self._keep(exchange, status)
+        if exchange.principal is not None:
+            self._count_key(getattr(exchange.principal, "name", ""), status)
         operation: str = _NO_OPERATION if exchange.operation is None else exchange.operation
         counter = self._requests.get((operation, status))
         if counter is None:
@@ -50,3 +53,7 @@ class MetricsMeter:
                 self._attempts.clear()
             counter = self._attempts[service_id, outcome] = self._metrics.attempts.labels(service_id, outcome)
         counter.inc()
+
+    def resumed(self, how: str, outcome: str) -> None:
+        """One attempt to go on with a cut stream is over."""
+        self._metrics.resumptions.labels(how, outcome).inc()

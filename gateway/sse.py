@@ -98,7 +98,12 @@ class SseScanner:
     """One stream. Read its attributes after each `feed`."""
 
     def __init__(
-        self, *, max_event_bytes: int = MAX_EVENT_BYTES, max_bytes: int = sys.maxsize, rewrite: Rewrite | None = None
+        self,
+        *,
+        max_event_bytes: int = MAX_EVENT_BYTES,
+        max_bytes: int = sys.maxsize,
+        rewrite: Rewrite | None = None,
+        keep: Callable[[bytes], None] | None = None,
     ) -> None:
         self.events = 0
         """Complete events seen, comments not counted."""
@@ -123,7 +128,9 @@ class SseScanner:
         self._held = bytearray()
         self._max_event_bytes = max_event_bytes
         self._max_bytes = max_bytes
-        self._rewrite = rewrite
+        self.rewrite = rewrite
+        """What becomes of the events that pass."""
+        self._keep = keep
 
     @property
     def told(self) -> Told:
@@ -134,6 +141,11 @@ class SseScanner:
     def over(self) -> bool:
         """Whether nothing that follows would be passed on."""
         return self.done or self.error is not None
+
+    @property
+    def too_long(self) -> bool:
+        """Whether more came than an answer may have."""
+        return self.bytes > self._max_bytes
 
     @property
     def complete(self) -> bool:
@@ -166,7 +178,7 @@ class SseScanner:
     def end_mark(self) -> bytes:
         """`[DONE]` that the engine did not send, as the client gets it: a rewrite makes its own end of it."""
         self.done = True
-        return DONE if self._rewrite is None else self._rewrite(DONE)
+        return DONE if self.rewrite is None else self.rewrite(DONE)
 
     def close(self) -> bytes:
         """The upstream ended: what was held back, if it is an event that only lacks its empty line."""
@@ -183,7 +195,9 @@ class SseScanner:
             passed = block if self._look(block) else b""
         else:
             passed = self._pass_each(block)
-        return passed if self._rewrite is None else self._rewrite(passed)
+        if self._keep is not None and passed:
+            self._keep(passed)
+        return passed if self.rewrite is None else self.rewrite(passed)
 
     def _pass_each(self, block: bytes) -> bytes:
         kept = []

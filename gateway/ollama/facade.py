@@ -15,8 +15,8 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from gateway.attempts import Attempts, Plan
-from gateway.auth import INFERENCE, PUBLIC, READ
+from gateway.attempts import Attempts
+from gateway.auth import CALLER, INFERENCE, PUBLIC
 from gateway.errors import JSON, error_headers, message_in
 from gateway.exchange import Exchange
 from gateway.http import Handler, Route
@@ -27,14 +27,17 @@ from gateway.openai.bulk import AT_ONCE, check_bulk
 from gateway.openai.conversation import ask_of
 from gateway.openai.generate import engine_headers
 from gateway.openai.shaping import Shaper, Shaping
+from gateway.permits import may_name
+from gateway.plan import Plan
 from gateway.router import Router
 from gateway.sse import Rewrite
 from gateway.upstream import UpstreamRequest
 from gateway.view import RoutingView
 from geniehive.config import GatewayConfig
-from geniehive.errors import GenieHiveError, InvalidRequest, NotFound, wire_of
-from geniehive.resources import Operation
+from geniehive.errors import GenieHiveError, InvalidRequest, NotFound, PermissionDenied, wire_of
+from geniehive.resources import Asset, Operation
 from geniehive.routing.candidate import Candidate
+from geniehive.routing.eligibility import operations
 from geniehive.routing.table import RoutingTable
 
 API_VERSION: Final = "0.33.3"
@@ -72,9 +75,9 @@ class Facade:
         )
         return (
             Route("/api/version", "GET", self.version, scope=PUBLIC),
-            Route("/api/tags", "GET", _in_ollamas_words(self.tags), scope=READ),
-            Route("/api/ps", "GET", _in_ollamas_words(self.running), scope=READ),
-            Route("/api/show", "POST", _in_ollamas_words(self.show), scope=READ),
+            Route("/api/tags", "GET", _in_ollamas_words(self.tags), scope=CALLER),
+            Route("/api/ps", "GET", _in_ollamas_words(self.running), scope=CALLER),
+            Route("/api/show", "POST", _in_ollamas_words(self.show), scope=CALLER),
             *(
                 Route(
                     f"/api/{name}",
@@ -85,20 +88,24 @@ class Facade:
                 )
                 for name, how, op in asked
             ),
-            *(Route(f"/api/{name}", method, _in_ollamas_words(refuse)) for name in _REFUSED for method in _METHODS),
+            *(
+                Route(f"/api/{name}", method, _in_ollamas_words(refuse), scope=PUBLIC)
+                for name in _REFUSED
+                for method in _METHODS
+            ),
         )
 
     async def version(self, _exchange: Exchange) -> web.StreamResponse:
         """GET /api/version. `geniehive` tells node agents that look for engines that this is none."""
         return _json({"version": API_VERSION, "geniehive": self._version})
 
-    async def tags(self, _exchange: Exchange) -> web.StreamResponse:
-        """GET /api/tags."""
-        return _json(listing.tags(self._view.current()))
+    async def tags(self, exchange: Exchange) -> web.StreamResponse:
+        """GET /api/tags: what the caller may ask for."""
+        return _json(listing.tags(self._view.current(), partial(_sees, self._view.current(), exchange.principal)))
 
-    async def running(self, _exchange: Exchange) -> web.StreamResponse:
+    async def running(self, exchange: Exchange) -> web.StreamResponse:
         """GET /api/ps."""
-        return _json(listing.running(self._view.current()))
+        return _json(listing.running(self._view.current(), partial(_sees, self._view.current(), exchange.principal)))
 
     async def show(self, exchange: Exchange) -> web.StreamResponse:
         """POST /api/show; the model's field is `model`, `name` in older clients."""
@@ -107,7 +114,10 @@ class Facade:
         if not isinstance(name, str) or not name:
             raise InvalidRequest("model is required", param="model")
         table = self._view.current()
-        return _json(listing.shown(listing.find(table, known_name(table, name))))
+        found = listing.find(table, known_name(table, name))
+        if not _sees(table, exchange.principal, found):
+            raise PermissionDenied(f"this key may not ask for {name[:200]!r}", param="model")
+        return _json(listing.shown(found))
 
     def _handler(self, how: Callable[[ask.Json], ask.Question], *, one: bool) -> Handler:
         async def handle(exchange: Exchange) -> web.StreamResponse:
@@ -199,6 +209,14 @@ def known_name(table: RoutingTable, name: str) -> str:
 def body_name(question: ask.Question, view: RoutingView) -> str:
     """The name of a model that is only to be loaded, as the cluster has it."""
     return known_name(view.current(), question.model)
+
+
+def _sees(table: RoutingTable, who: object, model: listing.Model) -> bool:
+    role = table.shape.roles.get(model.name) if not table.entries(model.name) else None
+    places = [(asset, operations(service, asset)) for service, asset in model.places]
+    if role is not None:  # it has to be named itself, and is for its own operation
+        places = [(Asset(asset_id=role.role_id), (role.operation,))]
+    return may_name(model.name, places, who)
 
 
 def today() -> str:

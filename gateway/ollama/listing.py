@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
 from geniehive.errors import GenieHiveError
@@ -45,8 +45,16 @@ class Model(NamedTuple):
         return any(asset.loaded for _, asset in self.places)
 
 
-def models(table: RoutingTable) -> list[Model]:
-    """Everything that can be asked for now: assets by id, then roles."""
+Sees = Callable[[Model], bool]
+"""Whether a caller may ask for a model."""
+
+
+def _everything(_model: Model) -> bool:
+    return True
+
+
+def models(table: RoutingTable, sees: Sees = _everything) -> list[Model]:
+    """Everything that can be asked for now, and that the caller sees: assets by id, then roles."""
     shape = table.shape
     places: dict[str, list[tuple[Service, Asset]]] = {}
     for service in shape.services.values():
@@ -55,7 +63,8 @@ def models(table: RoutingTable) -> list[Model]:
                 if any(operation in _SERVED for operation in operations(service, asset)):
                     places.setdefault(asset.asset_id, []).append((service, asset))
     found = [Model(name, tuple(places[name])) for name in sorted(places)]
-    return found + [role for name in sorted(shape.roles) if (role := _role(table, name)) is not None]
+    found += [role for name in sorted(shape.roles) if (role := _role(table, name)) is not None]
+    return [model for model in found if sees(model)]
 
 
 def find(table: RoutingTable, name: str) -> Model:
@@ -68,12 +77,12 @@ def find(table: RoutingTable, name: str) -> Model:
     return Model(name, tuple((each.service, each.asset) for each in candidates))
 
 
-def tags(table: RoutingTable) -> Json:
+def tags(table: RoutingTable, sees: Sees = _everything) -> Json:
     """GET /api/tags."""
-    return {"models": [{**_head(each), "modified_at": _WRITTEN_AT, **_body(each)} for each in models(table)]}
+    return {"models": [{**_head(each), "modified_at": _WRITTEN_AT, **_body(each)} for each in models(table, sees)]}
 
 
-def running(table: RoutingTable) -> Json:
+def running(table: RoutingTable, sees: Sees = _everything) -> Json:
     """GET /api/ps: what is in memory. It stays there as long as its engine wants it."""
     return {
         "models": [
@@ -84,7 +93,7 @@ def running(table: RoutingTable) -> Json:
                 "size_vram": max((asset.vram_bytes or 0 for _, asset in each.places), default=0),
                 "context_length": _context(each) or 0,
             }
-            for each in models(table)
+            for each in models(table, sees)
             if each.loaded and each.name not in table.shape.roles
         ]
     }
@@ -152,7 +161,7 @@ def _details(model: Model) -> Json:
 
 
 def _capabilities(model: Model) -> list[str]:
-    """In Ollama's words. Its clients do not chat with a model that says it embeds: so one that chats does not say it."""
+    """In Ollama's words. Its clients do not chat with a model that says it embeds: one that chats does not."""
     served = {_SERVED[each] for place in model.places for each in operations(*place) if each in _SERVED}
     told = {word for _, asset in model.places for word in asset.capabilities}
     known = served | told

@@ -17,13 +17,14 @@ from typing import IO
 from aiohttp import web
 
 from gateway import multipart
-from gateway.attempts import Attempts, Plan
+from gateway.attempts import Attempts
 from gateway.exchange import Exchange
 from gateway.http import Handler
 from gateway.intake import ClientBody, welcome
 from gateway.multipart import FormEnd, PartBegin
 from gateway.openai.audio import Field, FormReader, one_model, text_of
 from gateway.openai.generate import engine_headers
+from gateway.plan import Plan
 from gateway.router import Router
 from gateway.upstream import UpstreamRequest
 from geniehive.config import GatewayConfig

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from gateway.attempts import Attempts, Plan
+from gateway.attempts import Attempts
 from gateway.exchange import Exchange
 from gateway.http import Handler
 from gateway.intake import read_json
@@ -21,6 +21,7 @@ from gateway.openai.body import JsonBody, parse
 from gateway.openai.bulk import AT_ONCE
 from gateway.openai.generate import engine_headers
 from gateway.openai.shaping import Shaper
+from gateway.plan import HELD_BYTES, Plan
 from gateway.router import Router
 from gateway.upstream import UpstreamRequest
 from geniehive.config import GatewayConfig
@@ -28,7 +29,6 @@ from geniehive.resources import Operation
 from geniehive.routing.candidate import Candidate
 
 _GRACE_S = 2.0
-_HELD_BYTES = 8 * 1024 * 1024
 
 
 def asks_for_stream(body: JsonBody) -> bool:
@@ -103,7 +103,7 @@ class Forward:
             build,
             stream=stream,
             json=errand.json,
-            held_bytes=1 if errand.as_it_comes else _HELD_BYTES,
+            held_bytes=1 if errand.as_it_comes else HELD_BYTES,
             grace_s=self._grace(body),
         )
 

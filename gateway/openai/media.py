@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from aiohttp import web
 
-from gateway.auth import INFERENCE, READ
+from gateway.auth import CALLER, INFERENCE
 from gateway.exchange import Exchange
 from gateway.http import Handler, Route
 from gateway.openai.forms import Forms
@@ -44,8 +44,8 @@ class Media:
         return (
             *(Route(path, "POST", self._allowed(path), None, INFERENCE) for path in self._extra),
             Route("/v1/audio/speech", "POST", make(_SPEECH), Operation.SPEECH, INFERENCE),
-            Route("/v1/audio/voices", "GET", self._voices.all, scope=READ),
-            Route("/v1/audio/models", "GET", self._voices.models, scope=READ),
+            Route("/v1/audio/voices", "GET", self._voices.all, scope=CALLER),
+            Route("/v1/audio/models", "GET", self._voices.models, scope=CALLER),
             Route("/v1/images/generations", "POST", make(_IMAGES), Operation.IMAGE, INFERENCE),
             Route("/v1/images/edits", "POST", edits, Operation.IMAGE, INFERENCE),
             Route("/v1/moderations", "POST", make(_MODERATION), Operation.MODERATION, INFERENCE),

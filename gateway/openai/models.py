@@ -8,7 +8,9 @@ from gateway import catalogue, model_info
 from gateway.etag import tagged
 from gateway.exchange import Exchange
 from gateway.inflight import InFlight
+from gateway.permits import listed, sees
 from gateway.view import RoutingView
+from geniehive.errors import PermissionDenied
 
 
 class Models:
@@ -19,16 +21,19 @@ class Models:
         self._in_flight = in_flight
 
     async def all(self, exchange: Exchange) -> web.Response:
-        """GET /v1/models."""
+        """GET /v1/models: what the caller may ask for."""
         data = catalogue.models(self._view.current(), self._in_flight.counts)
-        return tagged(exchange, {"object": "list", "data": data})
+        return tagged(exchange, {"object": "list", "data": listed(data, exchange.principal)})
 
     async def info(self, exchange: Exchange) -> web.Response:
         """GET /v1/model/info, for clients of LiteLLM's proxy; `?litellm_model_id=` for one."""
-        data = catalogue.models(self._view.current(), self._in_flight.counts)
+        data = listed(catalogue.models(self._view.current(), self._in_flight.counts), exchange.principal)
         wanted = exchange.request.rel_url.query.get("litellm_model_id", "")
         return tagged(exchange, model_info.model_info(data, wanted))
 
     async def one(self, exchange: Exchange) -> web.Response:
         """GET /v1/models/{id}; ids may have slashes."""
-        return tagged(exchange, catalogue.model(self._view.current(), exchange.tail, self._in_flight.counts))
+        found = catalogue.model(self._view.current(), exchange.tail, self._in_flight.counts)
+        if not sees(found, exchange.principal):
+            raise PermissionDenied(f"this key may not ask for {exchange.tail[:200]!r}", param="model")
+        return tagged(exchange, found)

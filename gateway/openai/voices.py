@@ -7,13 +7,14 @@ their node agents: no engine is asked here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
 from gateway.exchange import Exchange
+from gateway.permits import may_name
 from gateway.view import RoutingView
 from geniehive.resources import Asset, Operation, Voice
 from geniehive.routing.eligibility import operations, unavailable
@@ -29,22 +30,23 @@ class Voices:
     async def all(self, exchange: Exchange) -> web.Response:
         """GET /v1/audio/voices; `?model=` for those of one, `?legacy=true` for their ids alone, as Kokoro has it."""
         query = exchange.request.rel_url.query
-        found = voices(self._view.current(), query.get("model") or query.get("model_id") or "")
+        model = query.get("model") or query.get("model_id") or ""
+        found = voices(speakers(self._view.current(), exchange.principal), model)
         if query.get("legacy") == "true":
             return _json({"voices": [voice["id"] for voice in found]})
         return _json({"object": "list", "voices": found})
 
-    async def models(self, _exchange: Exchange) -> web.Response:
+    async def models(self, exchange: Exchange) -> web.Response:
         """GET /v1/audio/models: the models that speak."""
-        names = sorted({asset.asset_id for asset in speakers(self._view.current())})
+        names = sorted({asset.asset_id for asset in speakers(self._view.current(), exchange.principal)})
         listed = [{"id": name, "name": name, "object": "model"} for name in names]
         return _json({"object": "list", "models": listed, "data": listed})
 
 
-def voices(table: RoutingTable, model: str = "") -> list[dict[str, Any]]:
-    """Every voice that can be had now, each once, by id; `model` is an asset or an alias of one."""
+def voices(assets: Iterable[Asset], model: str = "") -> list[dict[str, Any]]:
+    """Every voice of these assets, each once, by id; `model` is one of them, or an alias."""
     found: dict[str, list[tuple[str, Voice]]] = {}
-    for asset in speakers(table):
+    for asset in assets:
         if not model or model in {asset.asset_id, *asset.aliases}:
             for voice in asset.voices:
                 found.setdefault(voice.voice_id, []).append((asset.asset_id, voice))
@@ -63,13 +65,16 @@ def _told(name: str, places: list[tuple[str, Voice]]) -> dict[str, Any]:
     }
 
 
-def speakers(table: RoutingTable) -> Iterator[Asset]:
-    """The assets that speak, of services that can answer now."""
+def speakers(table: RoutingTable, who: object = None) -> Iterator[Asset]:
+    """The assets that speak, of services that can answer now; those that the caller may ask for."""
     shape = table.shape
     for name in sorted(shape.services):
         service = shape.services[name]
         if not unavailable(service, shape.hosts.get(service.host_id)):
-            yield from (asset for asset in service.assets if Operation.SPEECH in operations(service, asset))
+            for asset in service.assets:
+                can = operations(service, asset)
+                if Operation.SPEECH in can and may_name(asset.asset_id, [(asset, can)], who):
+                    yield asset
 
 
 def _json(value: object) -> web.Response:

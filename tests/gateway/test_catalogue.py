@@ -115,6 +115,11 @@ def test_every_field_that_clients_choose_by_is_there_and_no_name_is_null():
         assert entry["name"]
 
 
+def test_aliases_of_a_roles_models_are_not_the_roles():
+    assert model(FLEET, "qwen3:8b", {})["geniehive"]["aliases"] == ["fast"]
+    assert model(FLEET, "code", {})["geniehive"]["aliases"] == []
+
+
 def test_an_embeddings_model_is_told_with_its_own_parameters():
     assert model(FLEET, "bge", {})["supported_parameters"] == ["dimensions", "encoding_format", "input"]
 

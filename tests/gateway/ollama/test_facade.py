@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import httpx
@@ -10,7 +11,7 @@ import ollama
 import pytest
 from aiohttp import ClientSession
 
-from geniehive.resources import Asset, Operation, Role
+from geniehive.resources import AccessKey, Asset, Operation, Role
 from nodeagent.engines import fingerprint
 from tests.gateway.harness import gateway, raw, role, service, until
 from tests.gateway.misbehaving import (
@@ -240,6 +241,21 @@ async def test_tags_and_ps_are_as_ollama_writes_them():
         assert theirs["details"].keys() - own["details"].keys() <= {"embedding_length"}
         assert own["capabilities"] == ["completion", "tools", "thinking"]
         assert raw_ps["models"][0].keys() == recorded("ps_loaded.json")["models"][0].keys()
+
+
+async def test_a_key_sees_what_it_may_ask_for():
+    key = AccessKey(name="k", secret_sha256=sha256(b"k").digest(), models=("nick",), operations=(Operation.CHAT,))
+    async with cluster() as gw, httpx.AsyncClient(base_url=gw.url, headers={"x-api-key": "k"}) as http:
+        gw.view.replace(msgspec.structs.replace(gw.view.table.shape, access_keys={"k": key}))
+        for path in ("/api/tags", "/api/ps"):
+            assert [model["name"] for model in (await http.get(path)).json()["models"]] == ["qwen3:8b"]
+        assert (await http.post("/api/show", json={"model": "qwen3:8b"})).status_code == 200
+        for name in ("bge", "code"):
+            assert (await http.post("/api/show", json={"model": name})).status_code == 403
+            assert (await http.post("/api/chat", json={"model": name, "messages": USER})).status_code == 403
+            assert (await http.post("/api/generate", json={"model": name})).status_code == 403
+        told = (await http.get("/v1/model/info")).json()["data"]
+        assert [entry["model_name"] for entry in told] == ["qwen3:8b"]
 
 
 async def test_a_model_that_chats_is_not_told_as_one_that_only_embeds():

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from hashlib import sha256
 
 import httpx
 import msgspec
 import openai
 import pytest
 
-from geniehive.resources import Asset, Operation, Voice
+from geniehive.resources import AccessKey, Asset, Operation, Voice
 from tests.gateway.harness import gateway, raw, service, until
 from tests.gateway.misbehaving import CLOSE, HANG, KEEP, LAST_CHUNK, RESET, STREAM_HEAD, answer, chunk, event, upstream
 from tests.gateway.openai.test_audio import form, written
@@ -245,6 +246,19 @@ async def test_a_route_that_is_allowed_through_goes_by_its_model_as_json_or_as_a
         assert form(up.seen[1])["image"][0] == PNG
         assert (await send(gw, written((b"x", b"y"), MODEL), "/v1/score")).json() == {"data": [1]}
         assert (await post(gw, "/v1/score", {"text_1": "a"})).status_code == 400
+
+
+async def test_a_key_with_limits_is_held_to_them_on_every_route():
+    key = AccessKey(name="k", secret_sha256=sha256(b"k").digest(), models=("m",), operations=(Operation.SPEECH,))
+    talks = speaker(1, Voice(voice_id="heart"))
+    draws = service(2, "http://127.0.0.1:1", operations=(Operation.IMAGE,))
+    async with gateway(talks, draws) as gw, httpx.AsyncClient(base_url=gw.url, headers={"x-api-key": "k"}) as http:
+        gw.view.replace(msgspec.structs.replace(gw.view.table.shape, access_keys={"k": key}))
+        assert (await http.get("/v1/audio/voices")).json()["voices"] == []
+        for path, model in (("/v1/audio/speech", "kokoro"), ("/v1/images/generations", "m"), ("/v1/score", "m")):
+            assert (await http.post(path, json={"model": model})).status_code == 403
+        head = {"content-type": "multipart/form-data; boundary=B"}
+        assert (await http.post(EDITS, content=written(MODEL, *IMAGES), headers=head)).status_code == 403
 
 
 @pytest.mark.parametrize(
