@@ -33,11 +33,13 @@ class Begun(NamedTuple):
     """For what may follow in a stream once the engine said that it finished: usage, `[DONE]`."""
     kept: Kept | None = None
     """What the client has of a stream that another engine could go on with."""
+    said: bytes = b""
+    """The answer as the engine gave it, where the client gets another one."""
 
     def told(self, tried: Tried) -> None:
         """Write down what the answer tells of itself."""
         scanner = self.scanner
-        told = told_in(self.head) if scanner is None else scanner.told
+        told = told_in(self.said or self.head) if scanner is None else scanner.told
         tried.prompt_tokens, tried.tokens, tried.finish_reason, tried.cached_tokens = told
         tried.answer_bytes += len(self.head) if scanner is None else scanner.bytes
 
@@ -92,11 +94,12 @@ class Opening:
         if plan.json:
             _check(response, plan, body)
         try:
-            kind, body = plan.adapt(tried.candidate, response.headers.get("content-type", "application/json"), body)
+            kind = response.headers.get("content-type", "application/json")
+            kind, head = plan.adapt(tried.candidate, kind, body)
         except CallerError:
             tried.outcome, tried.reason = "failed", "the engine refused the request inside of a good status"
             raise
-        return Begun(response, body, content_type=kind)
+        return Begun(response, head, content_type=kind, said=body if head is not body else b"")
 
 
 async def _up_to(response: UpstreamResponse, limit: int) -> bytes:

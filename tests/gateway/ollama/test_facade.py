@@ -60,6 +60,18 @@ async def test_ollamas_own_client_chats_with_and_without_a_stream():
         assert gw.in_flight.counts == {}
 
 
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_receipts_tell_what_the_engine_told(streamed):
+    usage = event({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}})
+    events = (STREAM_HEAD, chunk(delta("a", finish="stop")), chunk(usage), chunk(b"data: [DONE]\n\n"), LAST_CHUNK, KEEP)
+    script = events if streamed else (completion("hello"), KEEP)
+    async with upstream(script) as up, gateway(up.url) as gw:
+        found = await post(gw, "/api/chat", {"model": "m", "messages": USER, "stream": streamed})
+        async with httpx.AsyncClient(base_url=gw.url) as http:
+            told = (await http.get(f"/v1/cluster/requests/{found.headers['x-request-id']}")).json()
+        assert (told["prompt_tokens"], told["completion_tokens"], told["finish_reason"]) == (3, 2, "stop")
+
+
 async def test_ollamas_own_client_generates_and_embeds():
     text = answer(body={"choices": [{"text": "raw", "finish_reason": "stop"}]})
     data = {
