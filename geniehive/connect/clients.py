@@ -18,7 +18,8 @@ Kind = Literal["json", "yaml", "text"]
 
 KEY_VARIABLE: Final = "GENIEHIVE_API_KEY"
 _NO_KEY: Final = "none"  # clients refuse an empty key; a gateway without keys takes any
-_CONTEXT: Final = 32_768  # for clients that must be told one, where nobody knows it
+_CONTEXT: Final = 32_768
+"""For clients that must be told one, where nobody knows it; and what an agent needs."""
 
 
 class Setup(NamedTuple):
@@ -71,7 +72,7 @@ def codex(setup: Setup) -> Recipe:
         "~/.codex/geniehive.config.toml",
         "text",
         "\n".join(lines) + "\n",
-        then=(*_export(setup), "codex --profile geniehive"),
+        then=(*_room(setup), *_export(setup), "codex --profile geniehive"),
     )
 
 
@@ -87,7 +88,7 @@ def claude(setup: Setup) -> Recipe:
         "ANTHROPIC_DEFAULT_HAIKU_MODEL": small,
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
     }
-    return Recipe("~/.claude/settings.json", "json", {"env": env}, then=("claude",))
+    return Recipe("~/.claude/settings.json", "json", {"env": env}, then=(*_room(setup), "claude"))
 
 
 def openwebui(setup: Setup) -> Recipe:
@@ -226,6 +227,14 @@ def _continue(setup: Setup, name: str, choice: Choice, roles: list[str]) -> dict
             else {}
         ),
     }
+
+
+def _room(setup: Setup) -> tuple[str, ...]:
+    """A word of warning: what an agent says before its first question fills ten to twenty thousand tokens."""
+    main = setup.choices.main
+    if main.context is None or main.context >= _CONTEXT:
+        return ()
+    return (f"# {main.model} has a context of {main.context} tokens: an agent needs {_CONTEXT} or more",)
 
 
 def _export(setup: Setup) -> tuple[str, ...]:

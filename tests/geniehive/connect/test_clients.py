@@ -43,6 +43,13 @@ def test_codex_gets_a_profile_file_of_its_own():
     assert tomllib.loads(CLIENTS["codex"](odd).content)["model"] == 'a"\\\n\x7f'
 
 
+@pytest.mark.parametrize("name", ["codex", "claude"])
+def test_an_agent_is_told_that_its_model_has_too_little_room(name):
+    small = Setup("u", "", Choices(Choice("m", 4096), Choice("m")))
+    assert "4096 tokens" in CLIENTS[name](small).then[0]
+    assert not any("tokens" in line for line in CLIENTS[name](SETUP).then)
+
+
 def test_claude_code_gets_the_url_without_v1_and_keeps_its_settings():
     before = json.dumps({"permissions": {"allow": ["Bash"]}, "env": {"FOO": "1", "ANTHROPIC_MODEL": "x"}})
     found = json.loads(text("claude", before=before))
