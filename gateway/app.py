@@ -15,16 +15,19 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, NamedTuple
 
 import geniehive
+from gateway.admission import Admission, Queue
 from gateway.attempts import Attempts
 from gateway.auth import INFERENCE, Authenticator
+from gateway.circuit import Circuits
 from gateway.cluster import ClusterViews
 from gateway.http import Server
 from gateway.inflight import InFlight
 from gateway.key_watch import KeyWatch
 from gateway.listen import bind, url_of
+from gateway.loading import Loading
 from gateway.meter import MetricsMeter
 from gateway.metrics import Metrics
 from gateway.middleware import Front
@@ -36,7 +39,9 @@ from gateway.openai.generate import Generate
 from gateway.openai.media import Media
 from gateway.openai.models import Models
 from gateway.openai.voices import Voices
+from gateway.opening import Opening
 from gateway.operations import Operations
+from gateway.own_metrics import OwnMetrics
 from gateway.permits import Permits
 from gateway.receipts import Receipts
 from gateway.relay import Spawn
@@ -132,6 +137,13 @@ def calm_collector() -> None:
     gc.set_threshold(_YOUNG_OBJECTS, 20, 20)
 
 
+class Keepers(NamedTuple):
+    """What keeps requests back: services that failed, and the line for those that are full."""
+
+    circuits: Circuits
+    line: Queue
+
+
 def build_app(
     config: Config,
     view: RoutingView,
@@ -140,15 +152,19 @@ def build_app(
     cluster: ClusterViews,
     requests: RequestViews,
     spawn: Spawn,
+    keepers: Keepers | None = None,
 ) -> Front:
     """What answers requests, from the parts that outlive them."""
     limits = config.gateway
-    metrics = Metrics(view, in_flight)
+    circuits, line = keepers or Keepers(Circuits(limits.ejection), Queue())
+    metrics = Metrics(view, in_flight, circuits, line)
     receipts = requests.receipts
     meter = MetricsMeter(metrics, receipts.keep)
-    attempts = Attempts(upstream, in_flight, limits, spawn, meter, random.random)
+    admission = Admission(view, in_flight, circuits, line, limits.queue, metrics.waited)
+    opening = Opening(upstream, Loading(view, limits), limits)
+    attempts = Attempts(in_flight, circuits, admission, opening, limits, spawn, meter, random.random)
     permits = Permits()
-    router = Router(view, in_flight, receipts=limits.receipts > 0, permits=permits)
+    router = Router(view, in_flight, circuits, receipts=limits.receipts > 0, permits=permits)
     operations = Operations(view, metrics, geniehive.__version__)
     table = route_table(
         Generate(router, attempts, limits),
@@ -167,6 +183,7 @@ def build_app(
     operations.front = front
     receipts.open_exchanges = permits.open_exchanges = lambda: front.exchanges
     view.follow(KeyWatch(authenticator, permits.open_exchanges).changed)
+    OwnMetrics(metrics.registry, lambda: front.open_requests, upstream)
     return front
 
 

@@ -16,7 +16,7 @@ from gateway.deadline import Alarm, Deadline
 from gateway.plan import Cut
 from geniehive.errors import GenieHiveError, UpstreamError
 from geniehive.resources import Operation
-from geniehive.routing.candidate import Candidate
+from geniehive.routing.candidate import Candidate, Resolution
 from geniehive.routing.ledger import Ask
 from geniehive.routing.receipt import Decision, Tried
 
@@ -73,6 +73,7 @@ class Exchange:
         "ending",
         "failure",
         "first_byte",
+        "found",
         "interrupted",
         "interruption",
         "loop",
@@ -80,6 +81,7 @@ class Exchange:
         "operation",
         "overhead_seconds",
         "principal",
+        "queue_position",
         "queue_seconds",
         "request",
         "request_id",
@@ -102,11 +104,16 @@ class Exchange:
         """Waited for the client's body."""
         self.body_bytes = 0
         """Of the client's body, as it came."""
-        self.queue_seconds = 0.0  # requests do not wait in the gateway: the engine's queue is the queue
+        self.queue_seconds = 0.0
+        """Waited for a place at a service."""
+        self.queue_position: int | None = None
+        """Where it stood in the shortest line when it joined, from 1; None if it did not have to wait."""
         self.upstream_seconds = 0.0
         """Waited for engines, until the first byte of the answer."""
         self.decision: Decision | None = None
         """What it was routed by; None until it was, and where no receipts are kept."""
+        self.found: Resolution | None = None
+        """What the model's name led to."""
         self.ask: Ask | None = None
         """What the strategy knew of it; None for one that learns nothing from requests."""
         self.stream = False
@@ -152,9 +159,12 @@ class Exchange:
         if not self.tried or not (self.tried[-1].reason or isinstance(error, UpstreamError)):
             self.failure = error.message
 
-    def deadline(self, seconds: float) -> Deadline:
-        """A scope that ends after so many seconds, or at once when it was interrupted; one at a time."""
-        self._scope = Deadline(self.request.alarm, self.now() + (0 if self.interrupted else seconds))
+    def deadline(self, seconds: float, more: Callable[[], float] | None = None) -> Deadline:
+        """A scope that ends after so many seconds, or at once when it was interrupted; one at a time.
+
+        `more` is asked at its end for how many seconds it goes on.
+        """
+        self._scope = Deadline(self.request.alarm, self.now() + (0 if self.interrupted else seconds), more)
         return self._scope
 
     def rearm(self, seconds: float) -> None:
@@ -170,7 +180,7 @@ class Exchange:
 
     def headers(self, *, decided: bool = True) -> dict[str, str]:
         """The answer headers that tell who answered, and what that cost; `decided` is whether that is known."""
-        spent = max(0.0, self.now() - self.began - self.body_seconds - self.upstream_seconds)
+        spent = max(0.0, self.now() - self.began - self.body_seconds - self.queue_seconds - self.upstream_seconds)
         self.overhead_seconds = spent if self.attempts else None
         found = {"server": "geniehive", "x-request-id": self.request_id}
         if decided and self.candidate is not None:

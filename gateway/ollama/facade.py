@@ -27,7 +27,7 @@ from gateway.openai.bulk import AT_ONCE, check_bulk
 from gateway.openai.conversation import ask_of
 from gateway.openai.generate import engine_headers
 from gateway.openai.shaping import Shaper, Shaping
-from gateway.permits import may_name
+from gateway.permits import check_name, may_name
 from gateway.plan import Plan
 from gateway.router import Router
 from gateway.sse import Rewrite
@@ -114,7 +114,9 @@ class Facade:
         if not isinstance(name, str) or not name:
             raise InvalidRequest("model is required", param="model")
         table = self._view.current()
-        found = listing.find(table, known_name(table, name))
+        name = known_name(table, name)
+        check_name(exchange.principal, name, table)  # first: whether a name that it may not say exists is not told
+        found = listing.find(table, name)
         if not _sees(table, exchange.principal, found):
             raise PermissionDenied(f"this key may not ask for {name[:200]!r}", param="model")
         return _json(listing.shown(found))

@@ -8,9 +8,8 @@ from gateway import catalogue, model_info
 from gateway.etag import tagged
 from gateway.exchange import Exchange
 from gateway.inflight import InFlight
-from gateway.permits import listed, sees
+from gateway.permits import check_name, listed, look
 from gateway.view import RoutingView
-from geniehive.errors import PermissionDenied
 
 
 class Models:
@@ -33,7 +32,7 @@ class Models:
 
     async def one(self, exchange: Exchange) -> web.Response:
         """GET /v1/models/{id}; ids may have slashes."""
-        found = catalogue.model(self._view.current(), exchange.tail, self._in_flight.counts)
-        if not sees(found, exchange.principal):
-            raise PermissionDenied(f"this key may not ask for {exchange.tail[:200]!r}", param="model")
+        table, name = self._view.current(), exchange.tail
+        check_name(exchange.principal, name, table)  # first: whether a name that it may not say exists is not told
+        found = look(catalogue.model(table, name, self._in_flight.counts), exchange.principal)
         return tagged(exchange, found)

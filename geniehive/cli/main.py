@@ -7,6 +7,7 @@ import os
 import typer
 
 from geniehive.cli import (
+    audit,
     bench,
     config_commands,
     connect,
@@ -16,6 +17,7 @@ from geniehive.cli import (
     orders,
     requests,
     route,
+    token,
     up,
     version,
 )
@@ -41,6 +43,8 @@ route.register(app)
 orders.register(app)
 bench.register(app)
 connect.register(app)
+token.register(app)
+audit.register(app)
 config_commands.register(app)
 version.register(app)
 

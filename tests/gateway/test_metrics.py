@@ -2,9 +2,12 @@
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.admission import Queue
+from gateway.circuit import Circuits
 from gateway.inflight import InFlight
 from gateway.metrics import Metrics
 from gateway.view import RoutingView
+from geniehive.config import EjectionConfig
 from geniehive.resources import Gpu, GpuObserved, HostFacts, HostObserved, LeaseState, Snapshot
 from tests.geniehive.routing.fleet import Observed, host, service
 
@@ -24,7 +27,7 @@ def test_nodes_and_engines_are_told_and_the_unknown_is_left_out():
             services={"a": service("a", observed=Observed(running=2)), "b": service("b", "h2")},
         )
     )
-    samples = _samples(Metrics(view, InFlight(lambda: 0.0)))
+    samples = _samples(Metrics(view, InFlight(lambda: 0.0), Circuits(EjectionConfig()), Queue()))
     assert samples["geniehive_node_up", "h1"] == 1
     assert samples["geniehive_node_up", "h2"] == 0
     assert samples["geniehive_node_vram_used_bytes", "0", "h1"] == 12
@@ -36,7 +39,7 @@ def test_nodes_and_engines_are_told_and_the_unknown_is_left_out():
 
 def test_counters_and_open_requests():
     in_flight = InFlight(lambda: 0.0)
-    metrics = Metrics(RoutingView(), in_flight)
+    metrics = Metrics(RoutingView(), in_flight, Circuits(EjectionConfig()), Queue())
     metrics.requests.labels("chat", "200").inc()
     metrics.attempts.labels("a", "ok").inc()
     with in_flight.guard("a"):
@@ -48,6 +51,6 @@ def test_counters_and_open_requests():
 
 
 def test_two_gateways_in_one_process_do_not_meet():
-    one, two = (Metrics(RoutingView(), InFlight(lambda: 0.0)) for _ in range(2))
+    one, two = (Metrics(RoutingView(), InFlight(lambda: 0.0), Circuits(EjectionConfig()), Queue()) for _ in range(2))
     one.requests.labels("chat", "200").inc()
     assert ("geniehive_gateway_requests_total", "200", "chat") not in _samples(two)

@@ -30,6 +30,7 @@ WHAT_TO_DO = {
     "Fenced": "give each machine its own `node.host_id`",
     "PayloadTooLarge": "send less, or raise `gateway.max_body_bytes` or `gateway.max_upload_bytes`",
     "UnsupportedMediaType": "send `application/json`, or `multipart/form-data` where the route takes files",
+    "TooManyRequests": "wait for one of the key's requests to end; `max_concurrency` of its token says how many",
     "HeadersTooLarge": "send smaller or fewer headers",
     "ConfigError": "the daemon says which key of which file; it does not start",
     "CallerError": "change the request",
