@@ -227,7 +227,9 @@ class Audio:
             candidates,
             build,
             json=False,
-            stream=text_of(upload.fields, "stream") == "true",
+            # whisper.cpp answers whole, whatever is asked; as OpenAI's own API does for whisper-1.
+            stream=text_of(upload.fields, "stream") == "true"
+            and any(each.service.protocol != "whispercpp" for each in candidates),
             replayable=upload.replayable,
             body_failure=lambda: upload.failure,
             adapt=adapt,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
+import tempfile
 from hashlib import sha256
 
 import httpx
@@ -12,6 +14,8 @@ import msgspec
 import openai
 import pytest
 
+from gateway.openai.audio import FormReader
+from gateway.openai.forms import Freight
 from geniehive.resources import AccessKey, Asset, Operation, Voice
 from tests.gateway.harness import gateway, raw, service, until
 from tests.gateway.misbehaving import CLOSE, HANG, KEEP, LAST_CHUNK, RESET, STREAM_HEAD, answer, chunk, event, upstream
@@ -183,6 +187,34 @@ async def test_an_edit_on_disk_goes_to_the_next_candidate_and_one_in_flight_cann
         gw.view.replace(gw.view.table.shape)
         await send(gw, written(*IMAGES, MODEL))
         assert (await send(gw, written(MODEL, *IMAGES))).status_code == 502
+
+
+async def test_a_form_on_disk_can_be_sent_to_two_engines_at_once():
+    class Pieces:
+        def __init__(self, *pieces):
+            self.pieces = list(pieces)
+
+        async def read(self):
+            return self.pieces.pop(0) if self.pieces else b""
+
+    class Moving:
+        def rearm(self, _seconds):
+            pass
+
+    big = os.urandom(3_000_000)
+    body = written((b"image", (b"a.png", big)), (b"n", b"1"), MODEL)
+    reader = FormReader(Pieces(body), b"B")
+    front, first = await reader.until_file()
+    freight = Freight(reader, first, b"X")
+    with tempfile.TemporaryFile() as spool:
+        await freight.keep_on(spool)
+        one, other = (freight.sent(Moving(), front, 1) for _ in range(2))
+        sent = [b"", b""]
+        for _ in range(9):
+            for place, form_of in enumerate((one, other)):
+                sent[place] += await anext(form_of, b"")
+    assert sent[0] == sent[1]
+    assert big in sent[0]
 
 
 BAD = {
