@@ -20,8 +20,10 @@ from gateway.upstream import Refused, Upstream, UpstreamResponse
 from gateway.verdict import AttemptFailed, Kind, judge, judge_answer, judge_event
 from geniehive.config import GatewayConfig
 from geniehive.errors import CallerError, GenieHiveError, UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from geniehive.resources import HealthStatus
 from geniehive.routing.receipt import Tried
 
+_LOADING = HealthStatus.LOADING
 _POLL_S = 0.25  # before an engine that is loading is asked again; then twice as long each time
 _HELD_EVENTS = 1024 * 1024  # of a stream before its first content
 
@@ -47,7 +49,7 @@ class Begun(NamedTuple):
         """Write down what the answer tells of itself."""
         scanner = self.scanner
         told = told_in(self.said or self.head) if scanner is None else scanner.told
-        tried.prompt_tokens, tried.tokens, tried.finish_reason, tried.cached_tokens = told
+        tried.prompt_tokens, tried.tokens, tried.finish_reason, tried.cached_tokens, tried.times = told
         tried.answer_bytes += len(self.head) if scanner is None else scanner.bytes
 
 
@@ -65,7 +67,10 @@ class Opening:
         `patient` is to ask again an engine that refuses while it loads its model, for as long as that may take.
         """
         try:
-            async with exchange.deadline(*self.patience(exchange, tried)):
+            service, asset = tried.candidate[:2]
+            warm = asset.loaded is not False and service.health.status is not _LOADING
+            look_s = self._limits.first_byte_timeout_s if warm else self._loading.first_look_s(tried)
+            async with exchange.deadline(look_s, partial(self._loading.more_s, exchange, tried)):
                 if patient:
                     return await self._once_loaded(exchange, plan, tried)
                 return await self._ask(plan, tried)
@@ -98,7 +103,32 @@ class Opening:
         response = await self._upstream.open(plan.build(tried.candidate))
         tried.status = response.status
         try:
-            return await self._first(response, plan, tried)
+            if response.status >= 300:
+                raise judge(response.status, response.headers, await _up_to(response, _HELD_EVENTS))
+            if response.content_type == "text/event-stream" and (plan.stream or not plan.json):
+                kept = plan.keep(tried.candidate)
+                scanner = SseScanner(
+                    max_bytes=self._limits.max_answer_bytes,
+                    rewrite=plan.rewrite(tried.candidate),
+                    keep=None if kept is None else kept.keep,
+                    choices=plan.choices,
+                )
+                return await _first_content(response, scanner, plan, kept)
+            body = await _up_to(response, plan.held_bytes)
+            if len(body) > self._limits.max_answer_bytes:
+                raise AttemptFailed(too_large(self._limits.max_answer_bytes))
+            if not body:
+                raise UpstreamUnavailable("the engine's answer is empty")
+            if plan.json:
+                _check(response, plan, body)
+            try:
+                kind = response.headers.get("content-type", "application/json")
+                kind, head = plan.adapt(tried.candidate, kind, body)
+            except CallerError:
+                tried.outcome, tried.reason = "failed", "the engine refused the request inside of a good status"
+                raise
+            said = body if head is not body else b""
+            return Begun(response, head, content_type=kind, as_it_comes=plan.held_bytes == 1, said=said)
         except BaseException:
             response.close()
             raise
@@ -117,34 +147,6 @@ class Opening:
                 exchange.rearm(pause + LOOK_EVERY_S)
             await asyncio.sleep(pause)
             pause = min(2 * pause, LOOK_EVERY_S)
-
-    async def _first(self, response: UpstreamResponse, plan: Plan, tried: Tried) -> Begun:
-        if response.status >= 300:
-            raise judge(response.status, response.headers, await _up_to(response, _HELD_EVENTS))
-        if response.content_type == "text/event-stream" and (plan.stream or not plan.json):
-            kept = plan.keep(tried.candidate)
-            scanner = SseScanner(
-                max_bytes=self._limits.max_answer_bytes,
-                rewrite=plan.rewrite(tried.candidate),
-                keep=None if kept is None else kept.keep,
-                choices=plan.choices,
-            )
-            return await _first_content(response, scanner, plan, kept)
-        body = await _up_to(response, plan.held_bytes)
-        if len(body) > self._limits.max_answer_bytes:
-            raise AttemptFailed(too_large(self._limits.max_answer_bytes))
-        if not body:
-            raise UpstreamUnavailable("the engine's answer is empty")
-        if plan.json:
-            _check(response, plan, body)
-        try:
-            kind = response.headers.get("content-type", "application/json")
-            kind, head = plan.adapt(tried.candidate, kind, body)
-        except CallerError:
-            tried.outcome, tried.reason = "failed", "the engine refused the request inside of a good status"
-            raise
-        said = body if head is not body else b""
-        return Begun(response, head, content_type=kind, as_it_comes=plan.held_bytes == 1, said=said)
 
 
 def _failure(plan: Plan, error: UpstreamError) -> GenieHiveError | AttemptFailed:

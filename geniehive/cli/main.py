@@ -12,6 +12,7 @@ from geniehive.cli import (
     config_commands,
     connect,
     daemons,
+    doctor,
     exits,
     listings,
     orders,
@@ -41,11 +42,12 @@ listings.register(app)
 requests.register(app)
 route.register(app)
 orders.register(app)
-bench.register(app)
-connect.register(app)
 token.register(app)
+bench.register(app)
 audit.register(app)
+connect.register(app)
 config_commands.register(app)
+doctor.register(app)
 version.register(app)
 
 
