@@ -16,7 +16,7 @@ import msgspec
 from aiohttp import web
 
 from gateway.attempts import Attempts
-from gateway.auth import CALLER, INFERENCE, PUBLIC
+from gateway.auth import CALLER, INFERENCE
 from gateway.errors import JSON, error_headers, message_in
 from gateway.exchange import Exchange
 from gateway.http import Handler, Route
@@ -34,7 +34,7 @@ from gateway.sse import Rewrite
 from gateway.upstream import UpstreamRequest
 from gateway.view import RoutingView
 from geniehive.config import GatewayConfig
-from geniehive.errors import GenieHiveError, InvalidRequest, NotFound, PermissionDenied, wire_of
+from geniehive.errors import GenieHiveError, InvalidRequest, PermissionDenied, wire_of
 from geniehive.resources import Asset, Operation
 from geniehive.routing.candidate import Candidate
 from geniehive.routing.eligibility import operations
@@ -46,8 +46,6 @@ API_VERSION: Final = "0.33.3"
 _TRANSLATED: Final = 64 * 1024 * 1024  # of an answer without a stream: it is held whole
 _LATEST: Final = ":latest"
 _FORM: Final = "application/x-www-form-urlencoded"
-_METHODS: Final = ("GET", "POST", "PUT", "DELETE")
-_REFUSED: Final = ("pull", "push", "create", "delete", "copy", "blobs/")
 _SHAPED: Final = (Operation.CHAT, Operation.COMPLETION, Operation.EMBEDDINGS)
 
 
@@ -74,7 +72,7 @@ class Facade:
             ("embeddings", ask.embed, Operation.EMBEDDINGS),
         )
         return (
-            Route("/api/version", "GET", self.version, scope=PUBLIC),
+            Route("/api/version", "GET", self.version, scope=CALLER),
             Route("/api/tags", "GET", _in_ollamas_words(self.tags), scope=CALLER),
             Route("/api/ps", "GET", _in_ollamas_words(self.running), scope=CALLER),
             Route("/api/show", "POST", _in_ollamas_words(self.show), scope=CALLER),
@@ -87,11 +85,6 @@ class Facade:
                     INFERENCE,
                 )
                 for name, how, op in asked
-            ),
-            *(
-                Route(f"/api/{name}", method, _in_ollamas_words(refuse), scope=PUBLIC)
-                for name in _REFUSED
-                for method in _METHODS
             ),
         )
 
@@ -177,15 +170,6 @@ class Facade:
         body = ClientBody(exchange, cap=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
         await welcome(exchange)
         return await body.all()
-
-
-async def refuse(exchange: Exchange) -> web.StreamResponse:
-    """What an Ollama does to itself. Raises NotFound."""
-    what = exchange.request.rel_url.raw_path.removeprefix("/api/").partition("/")[0]
-    raise NotFound(
-        f"a GenieHive gateway has no {what}: models are added on the hosts, with the engine's own tools; "
-        "GET /api/tags lists what there is"
-    )
 
 
 def understand(

@@ -42,7 +42,8 @@ class Media:
         make = self._forward.handler
         edits = self._forms.handler(Operation.IMAGE, "/v1/images/edits", wants_file="image")
         return (
-            *(Route(path, "POST", self._allowed(path), None, INFERENCE) for path in self._extra),
+            # Which operation it is, the model tells: until then it counts as chat, so that keys' limits hold.
+            *(Route(path, "POST", self._allowed(path), Operation.CHAT, INFERENCE) for path in self._extra),
             Route("/v1/audio/speech", "POST", make(_SPEECH), Operation.SPEECH, INFERENCE),
             Route("/v1/audio/voices", "GET", self._voices.all, scope=CALLER),
             Route("/v1/audio/models", "GET", self._voices.models, scope=CALLER),

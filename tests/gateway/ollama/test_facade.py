@@ -209,7 +209,7 @@ async def test_nothing_changes_an_engine(name):
             for method in ("POST", "DELETE", "PUT", "GET"):
                 found = await http.request(method, f"/api/{name}", json={"model": "m"})
                 assert found.status_code == 404
-                assert "engine's own tools" in found.json()["error"]
+                assert "engine's own tools" in found.json()["error"]["message"]
             assert (await http.get("/api/tags")).status_code == 401
         assert up.seen == []
 
