@@ -1,8 +1,8 @@
 """Fingerprints of prompts, to know which engine has read the beginning of one before.
 
 A fingerprint is a list of marks, each with a checksum of what stands before it. Marks stand at fixed
-offsets, one an octave, and at the ends of the first and of the last messages: so a shared system prompt,
-and the whole of the turn before, are found exactly, and of anything else at least half. The checksum is a
+offsets, two an octave, and at the ends of the first and of the last messages: so a shared system prompt,
+and the whole of the turn before, are found exactly, and anything else within a third. The checksum is a
 running CRC-32 (C speed) over the stretches between fixed offsets; of a long stretch only its two ends are
 read, so that the cost does not grow with the prompt. What stands before a mark decides its checksum,
 whatever comes after it; with the offset beside it two prompts are hardly ever confused, and if they are, a
@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import NamedTuple
 from zlib import crc32
 
-_FIXED = tuple(1 << octave for octave in range(10, 25))  # 1024, 2048, 4096, ... bytes
+_FIXED = tuple(step << octave for octave in range(9, 24) for step in (2, 3))  # 1024, 1536, 2048, 3072, ... bytes
 _MESSAGE = b'{"role"'  # as clients and their SDKs begin a message
 _LAST = 4  # messages from the end whose beginning is marked, beside the second of all
 _REACH = 16384  # bytes from the start and from the end in which beginnings of messages are looked for

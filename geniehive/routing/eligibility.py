@@ -31,14 +31,19 @@ def unavailable(service: Service, host: Host | None) -> str:
     return ""
 
 
-def unsuited(policy: RoutingPolicy, asset: Asset, host: Host) -> str:
-    """Why a role does not want this asset there, in words; empty if it does."""
+def unfit(policy: RoutingPolicy, asset: Asset) -> str:
+    """Why a role does not want this asset wherever it is, in words; empty if it does."""
     if policy.assets and asset.asset_id not in policy.assets:
         return f"the role allows only {', '.join(policy.assets)}"
     if policy.require_loaded and asset.loaded is False:
         return "the role wants a loaded model, and this one is not"
     if policy.min_context and (asset.context_size or policy.min_context) < policy.min_context:
         return f"context {asset.context_size} is below the role's {policy.min_context}"
+    return ""
+
+
+def unwelcome(policy: RoutingPolicy, host: Host) -> str:
+    """Why a role wants nothing of this host, in words; empty if it does."""
     return (
         _outside("trust tier", (host.trust_tier,), policy.allowed_trust_tiers, policy.denied_trust_tiers)
         or _outside("device class", (host.device_class,), policy.allowed_device_classes, policy.denied_device_classes)
@@ -65,10 +70,14 @@ def tier(service: Service, asset: Asset, host: Host) -> Tier:
     )
 
 
-def preference(policy: RoutingPolicy, asset: Asset, host: Host) -> Tier:
-    """How much a role likes this asset there: listed asset, family, labels. Smaller is better."""
-    misses = sum(host.labels.get(name) != value for name, value in policy.preferred_labels.items())
-    return (place(asset.asset_id, policy.assets), place(asset.family, policy.preferred_families), misses)
+def preference(policy: RoutingPolicy, asset: Asset) -> tuple[int, int]:
+    """How much a role likes this asset: listed asset, family. Smaller is better."""
+    return place(asset.asset_id, policy.assets), place(asset.family, policy.preferred_families)
+
+
+def strangeness(policy: RoutingPolicy, host: Host) -> int:
+    """How many of the labels that a role prefers are missing on this host."""
+    return sum(host.labels.get(name) != value for name, value in policy.preferred_labels.items())
 
 
 def place(value: str, wanted: tuple[str, ...]) -> int:

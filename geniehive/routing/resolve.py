@@ -7,17 +7,20 @@ that was asked for, each visited once, so a cycle ends by itself.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from geniehive.errors import InvalidRequest, ModelNotFound, NoServiceAvailable
 from geniehive.resources import Operation, Role
 from geniehive.routing.candidate import Candidate, Dropped, Resolution
-from geniehive.routing.eligibility import operations, preference, tier, unavailable, unsuited
-from geniehive.routing.table import Entry, RoutingTable
+from geniehive.routing.eligibility import operations, preference, strangeness, tier, unavailable, unfit, unwelcome
+from geniehive.routing.table import Able, Entry, RoutingTable
 
 # An engine that does one of a pair may be asked for the other where its asset says so.
 _KIN = ({Operation.CHAT, Operation.COMPLETION}, {Operation.TRANSCRIPTION, Operation.TRANSLATION})
 _LONGEST_NAME = 200
+
+Key = tuple[str, str]
+"""A service id and an asset id."""
 
 
 def resolve(table: RoutingTable, name: str, operation: Operation | None = None) -> Resolution:
@@ -51,7 +54,7 @@ def _direct(table: RoutingTable, name: str, entries: tuple[Entry, ...], operatio
             f"model {name!r} cannot be asked for {operation}: it serves {', '.join(can) or 'nothing known'}",
             param="model",
         )
-    candidates, dropped = _split(table, ((entry, None, ()) for entry in able))
+    candidates, dropped = _split(table, able)
     first = able[0]
     asked = operation or next(iter(operations(first.service, first.asset)), Operation.CHAT)
     return Resolution(name, first.match, asked, table.default_strategy, candidates, dropped)
@@ -61,23 +64,45 @@ def _by_role(table: RoutingTable, role: Role, operation: Operation | None) -> Re
     asked = operation or role.operation
     if not _akin(role.operation, asked):
         raise InvalidRequest(f"role {role.role_id!r} is for {role.operation}, not for {asked}", param="model")
-    candidates, dropped = _split(table, _wanted(table, role, asked))
+    candidates: dict[Key, Candidate] = {}
+    dropped: dict[Key, Dropped] = {}
+    for depth, each in enumerate(role_chain(table.shape.roles, role)):
+        if _akin(each.operation, asked):
+            _of_role(table.able(asked), each, depth, candidates, dropped)
     strategy = role.routing_policy.strategy or table.default_strategy
-    return Resolution(role.role_id, "role", asked, strategy, candidates, dropped, role)
+    return Resolution(role.role_id, "role", asked, strategy, *_sorted(candidates, dropped), role)
 
 
 def _akin(one: Operation, other: Operation) -> bool:
     return one is other or any({one, other} <= kin for kin in _KIN)
 
 
-def _wanted(table: RoutingTable, role: Role, asked: Operation) -> Iterator[tuple[Entry, Role, tuple[int, ...]]]:
-    """Every asset that could do what is asked, for the role and then for its fallbacks in turn."""
-    for depth, each in enumerate(role_chain(table.shape.roles, role)):
-        if _akin(each.operation, asked):
-            for service in table.shape.services.values():
-                for asset in service.assets:
-                    if asked in operations(service, asset):
-                        yield Entry("role", service, asset), each, (depth,)
+def _of_role(
+    able: Iterable[Able], role: Role, depth: int, candidates: dict[Key, Candidate], dropped: dict[Key, Dropped]
+) -> None:
+    """What a role, the `depth`th of its chain, makes of those who could do it; a role before it has the first word.
+
+    Hosts and models are far fewer than services, so each is judged once.
+    """
+    policy = role.routing_policy
+    hosts: dict[str, tuple[str, int]] = {}
+    models: dict[tuple[str, str], tuple[int, int]] = {}
+    for key, service, asset, host, reason, place in able:
+        if key in candidates:
+            continue
+        if host is None or reason:
+            dropped[key] = Dropped(*key, reason)
+            continue
+        judged = hosts.get(host.host_id)
+        if judged is None:
+            judged = hosts[host.host_id] = (unwelcome(policy, host), strangeness(policy, host))
+        if reason := unfit(policy, asset) or judged[0]:
+            dropped.setdefault(key, Dropped(*key, reason))
+            continue
+        liked = models.get((asset.asset_id, asset.family))
+        if liked is None:
+            liked = models[asset.asset_id, asset.family] = preference(policy, asset)
+        candidates[key] = Candidate(service, asset, host, (depth, place[0], *liked, judged[1], *place[1:]), role)
 
 
 def role_chain(roles: dict[str, Role], start: Role) -> list[Role]:
@@ -89,28 +114,27 @@ def role_chain(roles: dict[str, Role], start: Role) -> list[Role]:
     return chain
 
 
-def _split(
-    table: RoutingTable, wanted: Iterable[tuple[Entry, Role | None, tuple[int, ...]]]
-) -> tuple[tuple[Candidate, ...], tuple[Dropped, ...]]:
+def _split(table: RoutingTable, wanted: Iterable[Entry]) -> tuple[tuple[Candidate, ...], tuple[Dropped, ...]]:
     """Candidates in tiers, each asset once, and what was dropped with its reason."""
-    candidates: dict[tuple[str, str], Candidate] = {}
-    dropped: dict[tuple[str, str], Dropped] = {}
-    for (_, service, asset), role, depth in wanted:
+    candidates: dict[Key, Candidate] = {}
+    dropped: dict[Key, Dropped] = {}
+    for _, service, asset in wanted:
         key = (service.service_id, asset.asset_id)
         host = table.shape.hosts.get(service.host_id)
         reason = unavailable(service, host)
         if host is None or reason:
             dropped[key] = Dropped(*key, reason)
-            continue
-        place = tier(service, asset, host)
-        if role is not None:
-            if reason := unsuited(role.routing_policy, asset, host):
-                dropped.setdefault(key, Dropped(*key, reason))
-                continue
-            place = (*depth, place[0], *preference(role.routing_policy, asset, host), *place[1:])
-        candidates.setdefault(key, Candidate(service, asset, host, place, role))
-    kept = sorted(candidates.values(), key=lambda c: (c.tier, c.service.service_id, c.asset.asset_id))
-    return tuple(kept), tuple(drop for key, drop in sorted(dropped.items()) if key not in candidates)
+        else:
+            candidates.setdefault(key, Candidate(service, asset, host, tier(service, asset, host)))
+    return _sorted(candidates, dropped)
+
+
+def _sorted(
+    candidates: dict[Key, Candidate], dropped: dict[Key, Dropped]
+) -> tuple[tuple[Candidate, ...], tuple[Dropped, ...]]:
+    kept = sorted((each.tier, key, each) for key, each in candidates.items())  # keys differ, so no candidates compare
+    left_out = [drop for key, drop in sorted(dropped.items()) if key not in candidates]
+    return tuple([each for _, _, each in kept]), tuple(left_out)
 
 
 def _nobody(found: Resolution) -> str:

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from geniehive.config import ScoredConfig
-from geniehive.resources import Asset, HostObserved, Observed, Operation, Service, Snapshot
+from geniehive.resources import Asset, Host, HostObserved, Observed, Operation, Service, Snapshot
 from geniehive.routing.apply import apply_observed
-from geniehive.routing.candidate import Resolution
+from geniehive.routing.candidate import Resolution, Tier
+from geniehive.routing.eligibility import operations, tier, unavailable
 
 _LATEST = ":latest"  # Ollama's tag for what has none
 _WEIGHTS = ScoredConfig()
@@ -27,6 +28,17 @@ class Entry(NamedTuple):
     asset: Asset
 
 
+class Able(NamedTuple):
+    """An asset that could do an operation; `reason` says why not now, `place` how good it is before load counts."""
+
+    key: tuple[str, str]
+    service: Service
+    asset: Asset
+    host: Host | None
+    reason: str
+    place: Tier
+
+
 class RoutingTable:
     """A snapshot, indexed. Treat it as immutable."""
 
@@ -38,6 +50,7 @@ class RoutingTable:
         self._shape = snapshot
         self._by_name = _index(snapshot)
         self._memo: dict[tuple[str, Operation | None], Resolution] = {}
+        self._able: dict[Operation, list[Able]] = {}
 
     @property
     def shape(self) -> Snapshot:
@@ -56,11 +69,27 @@ class RoutingTable:
         table.observed = {**self.observed, **services}
         table._hosts_observed = {**self._hosts_observed, **hosts}  # noqa: SLF001 - a copy of its own class
         table._shape, table._by_name, table._memo = self._shape, self._by_name, self._memo  # noqa: SLF001 - see above
+        table._able = self._able  # noqa: SLF001 - see above
         return table
 
     def entries(self, name: str) -> tuple[Entry, ...]:
         """What a name leads to directly: assets by id, alias or service id; empty if nothing."""
         return self._by_name.get(name) or self._by_name.get(name + _LATEST) or ()
+
+    def able(self, operation: Operation) -> list[Able]:
+        """Every asset that could do this; worked out once for all roles."""
+        found = self._able.get(operation)
+        if found is None:
+            hosts, services = self._shape.hosts, self._shape.services.values()
+            found = self._able[operation] = [
+                _able(service, asset, host, reason)
+                for service in services
+                for host in (hosts.get(service.host_id),)
+                for reason in (unavailable(service, host),)
+                for asset in service.assets
+                if operation in operations(service, asset)
+            ]
+        return found
 
     def names(self) -> list[str]:
         """Every name that a client may use, roles included, sorted."""
@@ -74,6 +103,11 @@ class RoutingTable:
         """Keep what was found; only names that exist are kept, so this is bounded."""
         self._memo[resolution.name, operation] = resolution
         return resolution
+
+
+def _able(service: Service, asset: Asset, host: Host | None, reason: str) -> Able:
+    place = () if host is None or reason else tier(service, asset, host)
+    return Able((service.service_id, asset.asset_id), service, asset, host, reason, place)
 
 
 def _index(snapshot: Snapshot) -> dict[str, tuple[Entry, ...]]:

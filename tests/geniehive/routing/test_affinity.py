@@ -68,7 +68,7 @@ def test_of_a_long_text_any_change_of_length_is_seen_at_the_next_mark(at, more):
 def test_the_cost_of_a_fingerprint_does_not_grow_with_the_prompt():
     talk = raw([{"role": "user", "content": "some words " * 3000} for _ in range(30)])
     assert len(talk) > 900_000
-    assert len(fingerprint(talk).keys) < 20
+    assert len(fingerprint(talk).keys) < 30
 
 
 def test_what_goes_before_the_messages_counts():
