@@ -35,9 +35,14 @@ from gateway.loading import Loading
 from gateway.meter import MetricsMeter
 from gateway.metrics import Metrics
 from gateway.middleware import Front
+from gateway.ollama.facade import Facade
 from gateway.openai.audio import Audio
+from gateway.openai.forms import Forms
+from gateway.openai.forward import Forward
 from gateway.openai.generate import Generate
+from gateway.openai.media import Media
 from gateway.openai.models import Models
+from gateway.openai.voices import Voices
 from gateway.opening import Opening
 from gateway.operations import Operations
 from gateway.own_metrics import OwnMetrics
@@ -46,7 +51,7 @@ from gateway.receipts import Receipts
 from gateway.relay import Spawn
 from gateway.request_views import RequestViews
 from gateway.router import Router
-from gateway.routes import route_table
+from gateway.routes import Desks, route_table
 from gateway.routing_watch import RoutingWatch
 from gateway.siblings import Siblings
 from gateway.upstream import Upstream
@@ -191,15 +196,19 @@ def build_app(
     router = Router(view, in_flight, circuits, receipts=limits.receipts > 0, permits=permits)
     operations = Operations(view, metrics, geniehive.__version__)
     generate = Generate(router, attempts, limits)
-    table = route_table(
-        generate,
-        Agents(router, attempts, limits, generate.parsed),
-        Audio(router, attempts, limits),
-        Models(view, in_flight),
-        cluster,
-        requests,
-        operations,
+    forward, forms = Forward(router, attempts, limits), Forms(router, attempts, limits)
+    desks = Desks(
+        generate=generate,
+        agents=Agents(router, attempts, limits, generate.parsed),
+        audio=Audio(router, attempts, limits),
+        media=Media(forward, forms, Voices(view), limits.extra_routes),
+        ollama=Facade(view, router, attempts, limits, geniehive.__version__),
+        models=Models(view, in_flight),
+        cluster=cluster,
+        requests=requests,
+        operations=operations,
     )
+    table = route_table(desks)
     authenticator = Authenticator(tuple(config.auth.client_api_keys), tuple(config.auth.admin_api_keys))
     front = Front(
         table, authenticator.check, meter, refused_when_draining=INFERENCE, request_timeout_s=limits.request_timeout_s

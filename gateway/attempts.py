@@ -69,7 +69,8 @@ class Attempts:
         """The answer of the first candidate that gives one. Raises the error of the last one otherwise."""
         self.budget.arrived(exchange.now())
         exchange.stream = plan.stream
-        comments = Comments(exchange, self._limits.keepalive_comment_s if plan.stream else 0, self._spawn)
+        commented = plan.stream and not exchange.stream_type
+        comments = Comments(exchange, self._limits.keepalive_comment_s if commented else 0, self._spawn)
         try:
             response = await self._run(exchange, plan, comments)
             if exchange.cut is not None and exchange.response is not None:
@@ -136,7 +137,9 @@ class Attempts:
         try:
             if begun is None:
                 begun = await self._opening.begin(exchange, plan, attempt.tried, patient=patient)
-            if begun.scanner is not None:  # when the first token of a whole body was there, nobody knows
+            if (
+                begun.scanner is not None or begun.as_it_comes
+            ):  # when the first token of a whole body was there, nobody knows
                 attempt.first_byte()
             await comments.stop()
             try:

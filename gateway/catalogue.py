@@ -31,9 +31,19 @@ _MODALITIES: Final[Mapping[Operation, tuple[str, str]]] = {
     Operation.TRANSLATION: ("audio", "text"),
     Operation.SPEECH: ("text", "audio"),
     Operation.IMAGE: ("text", "image"),
+    Operation.MODERATION: ("text", "moderation"),
 }
 _CHAT_PARAMETERS: Final = (INCLUDE_REASONING, "max_tokens", "seed", "stop", "stream", "temperature", "top_p")
 _TOOL_PARAMETERS: Final = ("tool_choice", "tools")
+_OTHER_PARAMETERS: Final[Mapping[Operation, tuple[str, ...]]] = {
+    Operation.EMBEDDINGS: ("dimensions", "encoding_format", "input"),
+    Operation.RERANK: ("documents", "query", "top_n"),
+    Operation.TRANSCRIPTION: ("file", "language", "prompt", "response_format", "stream", "temperature"),
+    Operation.TRANSLATION: ("file", "prompt", "response_format", "temperature"),
+    Operation.SPEECH: ("input", "response_format", "speed", "stream_format", "voice"),
+    Operation.IMAGE: ("n", "output_format", "prompt", "size"),
+    Operation.MODERATION: ("input",),
+}
 _ORDER: Final = tuple(Operation)
 _STATUS_ORDER: Final = ("loaded", "unloaded", "loading", "unavailable")
 
@@ -78,6 +88,7 @@ def _role(table: RoutingTable, role: Role, in_flight: Mapping[str, int]) -> Json
     entry["architecture"] = _architecture([role.operation], ())
     own = entry["geniehive"]
     own["operation"] = role.operation.value
+    own["aliases"] = []  # those of its models lead to them, not to the role
     own["fallback_roles"] = list(role.routing_policy.fallback_roles)
     own["effective_request_policy"] = _policy_of_role(role, found.candidates[0] if found else None)
     return entry
@@ -147,10 +158,12 @@ def _own(
         "family": _first(asset.family for asset in assets),
         "quantization": _first(asset.quantization for asset in assets),
         "context_size": context,
+        "parameter_size": _first(asset.parameter_size for asset in assets),
         "vram_bytes": _most(asset.vram_bytes for asset in assets),
         "observed": observed,
         "offload": {"suitable_for": [op.value for op in can], "latency_class": _latency_class(observed, loaded)},
         "aliases": sorted({alias for asset in assets for alias in asset.aliases}),
+        "voices": sorted({voice.voice_id for asset in assets for voice in asset.voices}),
     }
 
 
@@ -206,8 +219,10 @@ def _architecture(can: Iterable[Operation], capabilities: Iterable[str]) -> Json
 
 
 def _parameters(can: Iterable[Operation], capabilities: Iterable[str]) -> list[str]:
-    if Operation.CHAT not in can:
-        return []
+    """What requests for the first operation take; what an engine takes beyond that, it alone knows."""
+    first = next(iter(can), None)
+    if first not in {Operation.CHAT, Operation.COMPLETION}:
+        return list(_OTHER_PARAMETERS.get(first, ())) if first is not None else []
     return sorted((*_CHAT_PARAMETERS, *(_TOOL_PARAMETERS if "tools" in capabilities else ())))
 
 

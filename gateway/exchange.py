@@ -89,6 +89,7 @@ class Exchange:
         "response",
         "steadied",
         "stream",
+        "stream_type",
         "tail",
         "tried",
         "upstream_seconds",
@@ -141,6 +142,8 @@ class Exchange:
         """How its stream says that it broke; None is as chat completions do."""
         self.steadied: Steadied | None = None
         """What was done to keep its prompt's beginning warm."""
+        self.stream_type = ""
+        """Media type of its stream, where that is not server-sent events; nothing but data may be in it then."""
         self.interrupted = False
         """Whether the gateway ended this request."""
         self.interruption: GenieHiveError | None = None

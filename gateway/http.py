@@ -88,6 +88,11 @@ class RouteTable:
         for prefix in self._named:
             if path.startswith(prefix) and len(path) > len(prefix):
                 return self._by_path[prefix], unquote(path[len(prefix) :])
+        if path.startswith("/api/"):  # of Ollama's API, what changes an Ollama: pull, push, create, copy, delete, blobs
+            raise NotFound(
+                f"a GenieHive gateway has no {printable_path(path)}: models are added on the hosts, "
+                "with the engine's own tools; GET /api/tags lists what there is"
+            )
         raise NotFound(f"there is no route {printable_path(path)}; the API is under /v1")
 
 

@@ -23,7 +23,6 @@ from geniehive.errors import CallerError, GenieHiveError, UpstreamError, Upstrea
 from geniehive.resources import HealthStatus
 from geniehive.routing.receipt import Tried
 
-_HELD_BYTES = 8 * 1024 * 1024  # of an answer that is not a stream: held whole, so that a broken one can be replaced
 _LOADING = HealthStatus.LOADING
 _POLL_S = 0.25  # before an engine that is loading is asked again; then twice as long each time
 _HELD_EVENTS = 1024 * 1024  # of a stream before its first content
@@ -41,11 +40,15 @@ class Begun(NamedTuple):
     """For what may follow in a stream once the engine said that it finished: usage, `[DONE]`."""
     kept: Kept | None = None
     """What the client has of a stream that another engine could go on with."""
+    as_it_comes: bool = False
+    """Whether it is passed on from its first byte, though it is no stream of events."""
+    said: bytes = b""
+    """The answer as the engine gave it, where the client gets another one."""
 
     def told(self, tried: Tried) -> None:
         """Write down what the answer tells of itself."""
         scanner = self.scanner
-        told = told_in(self.head) if scanner is None else scanner.told
+        told = told_in(self.said or self.head) if scanner is None else scanner.told
         tried.prompt_tokens, tried.tokens, tried.finish_reason, tried.cached_tokens, tried.times = told
         tried.answer_bytes += len(self.head) if scanner is None else scanner.bytes
 
@@ -116,7 +119,7 @@ class Opening:
                     choices=plan.choices,
                 )
                 return await _first_content(response, scanner, plan, kept)
-            body = await _up_to(response, _HELD_BYTES)
+            body = await _up_to(response, plan.held_bytes)
             if len(body) > self._limits.max_answer_bytes:
                 raise AttemptFailed(too_large(self._limits.max_answer_bytes))
             if not body:
@@ -124,11 +127,13 @@ class Opening:
             if plan.json:
                 _check(response, plan, body)
             try:
-                kind, body = plan.adapt(tried.candidate, response.headers.get("content-type", "application/json"), body)
+                kind = response.headers.get("content-type", "application/json")
+                kind, head = plan.adapt(tried.candidate, kind, body)
             except CallerError:
                 tried.outcome, tried.reason = "failed", "the engine refused the request inside of a good status"
                 raise
-            return Begun(response, body, content_type=kind)
+            said = body if head is not body else b""
+            return Begun(response, head, content_type=kind, as_it_comes=plan.held_bytes == 1, said=said)
         except BaseException:
             response.close()
             raise

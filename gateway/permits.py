@@ -103,6 +103,19 @@ def _is_role(entry: Json) -> bool:
     return bool(entry["geniehive"]["kind"] == "role")
 
 
+def may_name(name: str, assets: Iterable[tuple[Asset, Collection[Operation]]], who: object) -> bool:
+    """Whether a caller may ask for a name that leads to these assets, each with what it does.
+
+    A role leads to none here: it has to be named itself.
+    """
+    if not isinstance(who, Principal) or not who.limited:
+        return True
+    found = list(assets)
+    if who.models and name not in who.models and not any(_is_named(asset, who.models) for asset, _ in found):
+        return False
+    return not who.operations or not found or any(not who.operations.isdisjoint(can) for _, can in found)
+
+
 def _some(names: Iterable[str]) -> str:
     found = sorted(names)
     return ", ".join(found[:_SHOWN]) + (", …" if len(found) > _SHOWN else "")

@@ -12,6 +12,8 @@ from geniehive.errors import GenieHiveError, UpstreamUnavailable
 from geniehive.resources import Operation
 from geniehive.routing.candidate import Candidate
 
+HELD_BYTES = 8 * 1024 * 1024  # of an answer that is not a stream: held whole, so that a broken one can be replaced
+
 
 def as_it_is(_candidate: Candidate, content_type: str, body: bytes) -> tuple[str, bytes]:
     """An answer unchanged. Raises UpstreamUnavailable for a web page."""
@@ -65,6 +67,8 @@ class Plan(NamedTuple):  # a frozen dataclass takes ten times as long to make
     """Content type and body of an answer as the client expects them; raises what the engine hid in status 200."""
     rewrite: Callable[[Candidate], Rewrite | None] = lambda _candidate: None
     """What becomes of the events of a candidate's stream; None leaves their bytes as they are."""
+    held_bytes: int = HELD_BYTES
+    """Of an answer that is not a stream, at least so many are awaited before it is passed on; 1: it is as it comes."""
     operation: Operation | None = None
     """What a stream is made of, where it could be continued if it is cut."""
     keep: Callable[[Candidate], Kept | None] = lambda _candidate: None

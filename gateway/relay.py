@@ -35,7 +35,10 @@ _TAIL_GRACE_S = 0.25  # for the end of the upstream's body after [DONE], so that
 
 def commit(exchange: Exchange, *, decided: bool = True) -> Stream:
     """Send status and headers of a stream; from here on there is no way back."""
-    response = exchange.response = Stream(exchange.request, 200, {**exchange.headers(decided=decided), **_SSE_HEADERS})
+    headers = {**exchange.headers(decided=decided), **_SSE_HEADERS}
+    if exchange.stream_type:
+        headers["content-type"] = exchange.stream_type
+    response = exchange.response = Stream(exchange.request, 200, headers)
     response.ending = exchange.ending
     return response
 

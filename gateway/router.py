@@ -12,6 +12,7 @@ from gateway.permits import Permits
 from geniehive.errors import GenieHiveError, NoServiceAvailable
 from geniehive.resources import Operation
 from geniehive.routing.candidate import Candidate, Resolution
+from geniehive.routing.eligibility import operations
 from geniehive.routing.ledger import NO_ASK, Ask, Ledger
 from geniehive.routing.receipt import Decision, decide, named
 from geniehive.routing.resolve import resolve
@@ -65,14 +66,17 @@ class Router:
         self._turns = count()
 
     def candidates(
-        self, name: str, operation: Operation, exchange: Exchange, ask_of: AskOf = _unread
+        self, name: str, operation: Operation | None, exchange: Exchange, ask_of: AskOf = _unread
     ) -> tuple[Candidate, ...]:
         """Who could answer, best first; what that was decided on is kept for the receipt of the exchange.
 
+        Without an operation it is the first that the name is for: of routes that are only allowed through.
         Raises what `resolve` raises, PermissionDenied or TooManyRequests where the key's limits say so, and NotReady
         before the first snapshot.
         """
         table = self._view.current()
+        if operation is None:
+            exchange.operation = operation = purpose(table, name)
         allowed = self._permits.check(exchange, name, operation, table)
         try:
             found = resolve(table, name, operation)
@@ -98,6 +102,15 @@ class Router:
             exchange.decision = decision = decide(name, found, ordered, table.observed, counts, parts)
             decision.kept_back = kept_back
         return ordered
+
+
+def purpose(table: RoutingTable, name: str) -> Operation:
+    """What a name is for first of all; what leads nowhere is refused for that, whatever it is asked for."""
+    for entry in table.entries(name):
+        for operation in operations(entry.service, entry.asset):
+            return operation
+    role = table.shape.roles.get(name)
+    return Operation.CHAT if role is None else role.operation
 
 
 def _all(ordered: Ordered, kept_back: Mapping[str, str]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from aiohttp import web
 
@@ -12,8 +13,10 @@ from gateway.cluster import ClusterViews
 from gateway.cluster_orders import ClusterOrders
 from gateway.exchange import Exchange
 from gateway.http import Handler, Route, RouteTable
+from gateway.ollama.facade import Facade
 from gateway.openai.audio import Audio
 from gateway.openai.generate import Generate
+from gateway.openai.media import Media
 from gateway.openai.models import Models
 from gateway.operations import Operations
 from gateway.request_views import RequestViews
@@ -30,26 +33,38 @@ _HEARD = (
 )
 
 
-def route_table(
-    generate: Generate,
-    agents: Agents,
-    audio: Audio,
-    models: Models,
-    cluster: ClusterViews,
-    requests: RequestViews,
-    operations: Operations,
-) -> RouteTable:
+@dataclass(frozen=True, kw_only=True)
+class Desks:
+    """Whoever answers, one for each group of routes."""
+
+    generate: Generate
+    agents: Agents
+    audio: Audio
+    media: Media
+    ollama: Facade
+    models: Models
+    cluster: ClusterViews
+    requests: RequestViews
+    operations: Operations
+
+
+def route_table(desks: Desks) -> RouteTable:
     """Every route."""
+    operations, models, agents, requests = desks.operations, desks.models, desks.agents, desks.requests
     return RouteTable(
         (
+            *desks.media.routes(),
+            *desks.ollama.routes(),
             Route("/", "GET", operations.root, scope=PUBLIC),
             Route("/healthz", "GET", operations.healthz, scope=PUBLIC),
             Route("/readyz", "GET", operations.readyz, scope=PUBLIC),
             Route("/metrics", "GET", operations.metrics, scope=READ),
             Route("/v1/models", "GET", models.all, scope=CALLER),
             Route("/v1/models/", "GET", models.one, scope=CALLER),
-            *(Route(path, "POST", generate.handler(each, path), each, INFERENCE) for path, each in _GENERATED),
-            *(Route(path, "POST", audio.handler(each), each, INFERENCE) for path, each in _HEARD),
+            Route("/v1/model/info", "GET", models.info, scope=CALLER),
+            Route("/model/info", "GET", models.info, scope=CALLER),
+            *(Route(path, "POST", desks.generate.handler(each, path), each, INFERENCE) for path, each in _GENERATED),
+            *(Route(path, "POST", desks.audio.handler(each), each, INFERENCE) for path, each in _HEARD),
             Route("/v1/responses", "POST", agents.responses, Operation.CHAT, INFERENCE),
             Route("/v1/responses/", "GET", agents.response, scope=INFERENCE),
             Route("/v1/responses/", "DELETE", agents.forget, scope=INFERENCE),
@@ -57,8 +72,8 @@ def route_table(
             Route("/v1/messages/count_tokens", "POST", agents.count_tokens, Operation.CHAT, INFERENCE),
             Route("/v1/cluster/requests", "GET", requests.all, scope=CALLER),
             Route("/v1/cluster/requests/", "GET", requests.one, scope=CALLER),
-            *_cluster(cluster),
-            *_orders(cluster.orders),
+            *_cluster(desks.cluster),
+            *_orders(desks.cluster.orders),
         )
     )
 

@@ -60,7 +60,9 @@ _decoder = msgspec.json.Decoder(_Event)
 _EMPTY = frozenset({b"null", b'""', b"[]"})
 _NO_ERROR = frozenset({b"", b"null"})
 _ERROR_TYPES = frozenset({"error", "response.failed"})
-_LAST_TYPES = frozenset({"transcript.text.done", *ENDS})
+_LAST_TYPES = frozenset(
+    {"transcript.text.done", "speech.audio.done", "image_generation.completed", "image_edit.completed", *ENDS}
+)
 
 
 def too_large(limit: int) -> UpstreamUnavailable:

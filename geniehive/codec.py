@@ -36,6 +36,7 @@ PAIRS: Final[dict[type[r.Resource], type[Message]]] = {
     r.HostObserved: pb.HostObserved,
     r.Host: pb.Host,
     r.RequestPolicy: pb.RequestPolicy,
+    r.Voice: pb.Voice,
     r.Asset: pb.Asset,
     r.Runtime: pb.Runtime,
     r.Observed: pb.Observed,

@@ -34,6 +34,8 @@ DiscoverProtocol = Literal[
     "speaches",
     "whisper",
     "whispercpp",
+    "kokoro",
+    "sdcpp",
     "manifest",
 ]
 Strategy = Literal["scored", "round_robin", "least_loaded", "predicted"]
@@ -43,7 +45,8 @@ DEFAULT_DISCOVER_PORTS = (
     8080,  # llama.cpp, whisper.cpp, mlx
     8000,  # vLLM, speaches
     30000,  # SGLang
-    1234,  # LM Studio
+    1234,  # LM Studio, stable-diffusion.cpp
+    8880,  # Kokoro-FastAPI
 )
 
 
@@ -62,6 +65,19 @@ DEFAULT_DROPPED_PARAMETERS = (
     "id_slot",  # llama.cpp: the gateway chooses the engine, the engine its slot
     "kv_transfer_params",  # vLLM: where to fetch a KV cache from
     "n_discard",
+)
+
+
+# What engines serve besides, and nothing that changes them: scores and classes (vLLM, SGLang), tokens (SGLang,
+# llama.cpp), variations of images and sounds (LocalAI).
+DEFAULT_EXTRA_ROUTES = (
+    "/v1/chat/completions/input_tokens",
+    "/v1/classify",
+    "/v1/detokenize",
+    "/v1/images/variations",
+    "/v1/score",
+    "/v1/sound-generation",
+    "/v1/tokenize",
 )
 
 
@@ -141,6 +157,8 @@ class GatewayConfig(Section, frozen=True, kw_only=True):
     """That running requests get at shutdown."""
     dropped_parameters: tuple[str, ...] = DEFAULT_DROPPED_PARAMETERS
     """Fields of JSON bodies (top level) and forms that engines never see from clients; policies may set them."""
+    extra_routes: tuple[str, ...] = DEFAULT_EXTRA_ROUTES
+    """Paths under /v1 that are not known here and sent on by their `model`; all others are a 404."""
     receipts: Annotated[int, Meta(ge=0, le=100_000)] = 1000
     """Finished requests whose receipts each worker keeps; 0 is none."""
     stored_responses: Annotated[int, Meta(ge=0, le=100_000)] = 1000

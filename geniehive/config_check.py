@@ -20,6 +20,8 @@ from geniehive.routing.policy import INCLUDE_REASONING, RESERVED
 from geniehive.yaml_source import Path
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,252}")
+_ROUTE = re.compile(r"/v1(?:/[a-z0-9]+(?:[_-][a-z0-9]+)*)+")
+_OWN_ROUTES = ("/v1/models", "/v1/cluster")
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _KEY = re.compile(r"[\x21-\x7e]+")
 _DRIVERS = ("sqlite+aiosqlite", "postgresql+asyncpg")
@@ -31,6 +33,12 @@ def check_config(config: Config, fail: Fail) -> None:
     """Refuse a config that no daemon could honour."""
     _check_control(config, fail)
     _check_node(config, fail)
+    for index, route in enumerate(config.gateway.extra_routes):
+        if not _ROUTE.fullmatch(route) or f"{route}/".startswith(tuple(f"{own}/" for own in _OWN_ROUTES)):
+            raise fail(
+                ("gateway", "extra_routes", index),
+                "must be a path such as /v1/score: lower case, nothing behind it, and not the gateway's own",
+            )
     for side in ("client_api_keys", "node_api_keys", "admin_api_keys"):
         for index, key in enumerate(getattr(config.auth, side)):
             if not _KEY.fullmatch(key):

@@ -24,6 +24,7 @@ class Operation(StrEnum):
     TRANSLATION = "translation"
     SPEECH = "speech"
     IMAGE = "image"
+    MODERATION = "moderation"
 
 
 class LeaseState(StrEnum):
@@ -173,6 +174,15 @@ class RequestPolicy(Resource, frozen=True, kw_only=True):
     reasoning: ReasoningMode | None = None
 
 
+class Voice(Resource, frozen=True, kw_only=True):
+    """A voice of a speech model: `voice_id` is what requests name, the rest as the engine words it."""
+
+    voice_id: str
+    name: str = ""
+    language: str = ""
+    gender: str = ""
+
+
 class Asset(Resource, frozen=True, kw_only=True):
     """A model that a service can serve; `loaded` is None where the engine does not tell."""
 
@@ -188,6 +198,7 @@ class Asset(Resource, frozen=True, kw_only=True):
     vram_bytes: int | None = None
     parameter_size: str = ""
     request_policy: RequestPolicy = RequestPolicy()
+    voices: tuple[Voice, ...] = ()
 
 
 class Runtime(Resource, frozen=True, kw_only=True):

@@ -167,6 +167,7 @@ def _merge_asset(asset: Asset, told: Asset) -> Asset:
         size_bytes=told.size_bytes or asset.size_bytes,
         vram_bytes=told.vram_bytes if told.vram_bytes is not None else asset.vram_bytes,
         parameter_size=asset.parameter_size or told.parameter_size,
+        voices=asset.voices or told.voices,
     )
 
 

@@ -21,3 +21,14 @@ def require_tool(name: str) -> str:
     if os.environ.get("CI"):
         pytest.fail(missing, pytrace=False)
     pytest.skip(missing)
+
+
+def require_folder(name: str) -> Path:
+    """A folder that .ci/run makes in .cache; without it the test is skipped, and in CI it fails."""
+    path = FETCHED_BY_CI.parent / name
+    if path.is_dir():
+        return path
+    missing = f"{path.relative_to(ROOT)} is not there (.ci/run installs it)"
+    if os.environ.get("CI"):
+        pytest.fail(missing, pytrace=False)
+    pytest.skip(missing)

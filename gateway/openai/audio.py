@@ -9,6 +9,7 @@ written anew for the engine, whose dialect may differ: see `gateway.openai.diale
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import tempfile
 from collections.abc import AsyncIterator, Container
@@ -51,6 +52,10 @@ class FormReader:
         self._scanner = MultipartScanner(boundary)
         self._events: list[Event] = []
         self._at = 0
+
+    def drops(self, name: str) -> bool:
+        """Whether engines never see a field of this name."""
+        return name in self._dropped
 
     async def next(self) -> Event:
         """The next event. Raises what the scanner and the body raise."""
@@ -114,6 +119,7 @@ class Upload:
                 await asyncio.to_thread(spool.write, bytes(held))
                 held.clear()
         await asyncio.to_thread(spool.write, bytes(held))
+        await asyncio.to_thread(spool.flush)
         self.fields += await self._fields_after()
         self._spool = spool
 
@@ -125,9 +131,10 @@ class Upload:
         try:
             yield dialect.fields(boundary, self.fields) + multipart.file_head(boundary, self.part)
             if self._spool is not None:
-                await asyncio.to_thread(self._spool.seek, 0)
-                while piece := await asyncio.to_thread(self._spool.read, _SPOOL_AT_ONCE):
+                at = 0  # a place of its own: a hedge reads the same file at the same time
+                while piece := await asyncio.to_thread(os.pread, self._spool.fileno(), _SPOOL_AT_ONCE, at):
                     yield piece
+                    at += len(piece)
                     exchange.rearm(limit_s)
                 after: list[Field] = []
             else:
@@ -220,7 +227,9 @@ class Audio:
             candidates,
             build,
             json=False,
-            stream=text_of(upload.fields, "stream") == "true",
+            # whisper.cpp answers whole, whatever is asked; as OpenAI's own API does for whisper-1.
+            stream=text_of(upload.fields, "stream") == "true"
+            and any(each.service.protocol != "whispercpp" for each in candidates),
             replayable=upload.replayable,
             body_failure=lambda: upload.failure,
             adapt=adapt,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import msgspec
 from aiohttp import web
 
-from gateway import anthropic_models, catalogue
+from gateway import anthropic_models, catalogue, model_info
 from gateway.anthropic_errors import VERSION_HEADER
+from gateway.etag import tagged
 from gateway.exchange import Exchange
 from gateway.inflight import InFlight
 from gateway.permits import check_name, listed, look
@@ -24,16 +24,18 @@ class Models:
         """GET /v1/models: what the caller may ask for; in Anthropic's shape for its clients."""
         data = listed(catalogue.models(self._view.current(), self._in_flight.counts), exchange.principal)
         if VERSION_HEADER in exchange.request.headers:
-            return _json(anthropic_models.page(data, exchange.request.rel_url.query))
-        return _json({"object": "list", "data": data})
+            return tagged(exchange, anthropic_models.page(data, exchange.request.rel_url.query))
+        return tagged(exchange, {"object": "list", "data": data})
+
+    async def info(self, exchange: Exchange) -> web.Response:
+        """GET /v1/model/info, for clients of LiteLLM's proxy; `?litellm_model_id=` for one."""
+        data = listed(catalogue.models(self._view.current(), self._in_flight.counts), exchange.principal)
+        wanted = exchange.request.rel_url.query.get("litellm_model_id", "")
+        return tagged(exchange, model_info.model_info(data, wanted))
 
     async def one(self, exchange: Exchange) -> web.Response:
         """GET /v1/models/{id}; ids may have slashes."""
         table, name = self._view.current(), exchange.tail
         check_name(exchange.principal, name, table)  # first: whether a name that it may not say exists is not told
         found = look(catalogue.model(table, name, self._in_flight.counts), exchange.principal)
-        return _json(anthropic_models.shown(found) if VERSION_HEADER in exchange.request.headers else found)
-
-
-def _json(value: object) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value), content_type="application/json")
+        return tagged(exchange, anthropic_models.shown(found) if VERSION_HEADER in exchange.request.headers else found)

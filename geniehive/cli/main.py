@@ -10,6 +10,7 @@ from geniehive.cli import (
     audit,
     bench,
     config_commands,
+    connect,
     daemons,
     doctor,
     exits,
@@ -44,6 +45,7 @@ orders.register(app)
 token.register(app)
 bench.register(app)
 audit.register(app)
+connect.register(app)
 config_commands.register(app)
 doctor.register(app)
 version.register(app)

@@ -39,6 +39,7 @@ _SAYS: Final = {
     Operation.TRANSLATION: "translation translate audio recording speech english",
     Operation.SPEECH: "speech speak voice read aloud",
     Operation.IMAGE: "image picture draw generate edit",
+    Operation.MODERATION: "moderation moderate harmful unsafe content classify",
 }
 
 

@@ -31,6 +31,7 @@ _EMBEDDING: Final = re.compile(r"embed|(?:^|[^a-z])(?:bge|gte|e5|minilm|mxbai)(?
 _RERANK: Final = re.compile(r"rerank")
 _SPEECH_TO_TEXT: Final = re.compile(r"whisper|parakeet|canary")
 _TEXT_TO_SPEECH: Final = re.compile(r"(?:^|[^a-z])(?:tts|kokoro|piper|orpheus)(?![a-z])")
+_MODERATION: Final = re.compile(r"moderation")
 _IMAGE: Final = re.compile(r"stable-?diffusion|sdxl|(?:^|[^a-z])flux|qwen-image")
 
 
@@ -63,6 +64,7 @@ def operations_of(name: str) -> tuple[Operation, ...]:
         (_SPEECH_TO_TEXT, SPEECH_TO_TEXT),
         (_TEXT_TO_SPEECH, (Operation.SPEECH,)),
         (_IMAGE, (Operation.IMAGE,)),
+        (_MODERATION, (Operation.MODERATION,)),
     )
     return next((operations for pattern, operations in table if pattern.search(low)), CHAT)
 

@@ -60,8 +60,10 @@ class Ollama(Engine):
     routes_since: ClassVar[Mapping[str, str]] = {RESPONSES: "0.13.3", MESSAGES: "0.14.1"}
 
     def recognise(self, seen: Evidence) -> bool:
-        """A version, and a list of objects (or nothing) at /api/ps."""
+        """A version, and a list of objects (or nothing) at /api/ps; and not a GenieHive gateway, which has both."""
         version, running = table(json_of(seen, _VERSION)), table(json_of(seen, _PS)).get("models")
+        if "geniehive" in version:
+            return False
         return bool(text(version.get("version"))) and isinstance(running, list) and len(rows(running)) == len(running)
 
     async def look(self, http: Http, previous: EngineState | None = None) -> EngineState:

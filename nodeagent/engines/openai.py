@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from geniehive.resources import Asset
+from msgspec.structs import replace
+
+from geniehive.resources import Asset, Operation
 from nodeagent.engines.base import Engine, EngineState, Evidence, json_of, refusal
 from nodeagent.engines.http import Http, Reply
 from nodeagent.engines.naming import CHAT, family_of, operations_of, quantization_of
 from nodeagent.engines.reading import positive, rows, table, text
+from nodeagent.engines.voices import VoiceMemory, ask_voices
 
 MODELS = "/v1/models"
 
@@ -37,13 +40,24 @@ class OpenAI(Engine):
 
     async def look(self, http: Http, previous: EngineState | None = None) -> EngineState:
         """See Engine.look. A server without /v1/models that answers is healthy; config names its models."""
-        del previous
         reply = await http.get(MODELS)
         if reply.ok and isinstance(table(reply.data).get("data"), list):
-            return self.state(assets=assets_of(reply), operations=CHAT, guessed=True)
+            assets, memory = await with_voices(http, assets_of(reply), previous)
+            return self.state(assets=assets, operations=CHAT, guessed=True, memory=memory)
         if reply.status in {404, 405, 501}:
             return self.state(operations=CHAT, complete=False, notes=("lists no models: name them under assets",))
         return self.state(health=refusal(reply, MODELS), complete=False)
+
+
+async def with_voices(
+    http: Http, assets: tuple[Asset, ...], previous: EngineState | None
+) -> tuple[tuple[Asset, ...], VoiceMemory | None]:
+    """The assets, those that seem to speak with the server's voices; it is asked only if one does."""
+    names = tuple(asset.asset_id for asset in assets if Operation.SPEECH in asset.operations)
+    if not names:
+        return assets, None
+    memory = await ask_voices(http, names, previous)
+    return tuple(replace(each, voices=memory.voices) if each.asset_id in names else each for each in assets), memory
 
 
 def assets_of(reply: Reply) -> tuple[Asset, ...]:

@@ -6,6 +6,7 @@ from typing import Final
 
 from geniehive.errors import ConfigError
 from nodeagent.engines.base import Engine
+from nodeagent.engines.kokoro import Kokoro
 from nodeagent.engines.lemonade import Lemonade
 from nodeagent.engines.llamacpp import LlamaCpp
 from nodeagent.engines.llamaswap import LlamaSwap
@@ -13,6 +14,7 @@ from nodeagent.engines.lmstudio import LMStudio
 from nodeagent.engines.manifest import Manifest
 from nodeagent.engines.ollama import Ollama
 from nodeagent.engines.openai import OpenAI
+from nodeagent.engines.sdcpp import SdCpp
 from nodeagent.engines.sglang import SGLang
 from nodeagent.engines.speaches import Speaches
 from nodeagent.engines.vllm import VLLM
@@ -28,6 +30,8 @@ ENGINES: Final[tuple[Engine, ...]] = (
     Ollama(),
     Speaches(),
     WhisperCpp(),
+    Kokoro(),
+    SdCpp(),
     OpenAI(),
 )
 SPEECH_ENGINES: Final = tuple(engine for engine in ENGINES if engine.name in {"speaches", "whispercpp"})

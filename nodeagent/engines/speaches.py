@@ -15,6 +15,7 @@ from nodeagent.engines.base import Engine, EngineState, Evidence, demand, json_o
 from nodeagent.engines.http import LOAD_TIMEOUT_S, Http
 from nodeagent.engines.naming import SPEECH_TO_TEXT, family_of, quantization_of
 from nodeagent.engines.reading import rows, table, text, words
+from nodeagent.engines.voices import voices_of
 
 _MODELS, _PS = "/v1/models", "/api/ps"
 _OPERATIONS: Final = {"automatic-speech-recognition": SPEECH_TO_TEXT, "text-to-speech": (Operation.SPEECH,)}
@@ -78,6 +79,7 @@ def assets_of(models: list[dict[str, Any]], loaded: tuple[str, ...] | None) -> t
             family=family_of(text(model.get("id"))),
             quantization=quantization_of(text(model.get("id"))),
             operations=_OPERATIONS[text(model.get("task"))],
+            voices=voices_of(model.get("voices")),
         )
         for model in models
         if text(model.get("id")) and text(model.get("task")) in _OPERATIONS

@@ -2,12 +2,15 @@
 
 import json
 
+import httpx
 import msgspec
 import pytest
 
 from gateway.catalogue import model, models
+from gateway.model_info import model_info
 from geniehive.errors import ModelNotFound
 from geniehive.resources import Runtime
+from tests.gateway.harness import gateway
 from tests.geniehive.routing.fleet import (
     Asset,
     Health,
@@ -95,3 +98,51 @@ def test_a_cold_model_says_unloaded_and_a_loading_one_loading():
 def test_an_unknown_name_is_a_404_with_near_misses():
     with pytest.raises(ModelNotFound, match="'qwen3:8b'"):
         model(FLEET, "qwen3:8", {})
+
+
+def test_every_field_that_clients_choose_by_is_there_and_no_name_is_null():
+    top = {"id", "object", "created", "owned_by", "name", "description", "context_length", "max_model_len"}
+    top |= {"architecture", "supported_parameters", "capabilities", "status", "geniehive"}
+    own = {"kind", "operation", "hosts", "loaded_on", "engine", "family", "quantization", "context_size", "vram_bytes"}
+    own |= {"observed", "effective_request_policy", "offload", "aliases", "voices", "parameter_size"}
+    for entry in models(FLEET, {}):
+        assert top <= entry.keys()
+        assert own <= entry["geniehive"].keys()
+        assert entry["geniehive"]["observed"].keys() == {"p50_ttft_ms", "tokens_per_sec", "in_flight", "queue_depth"}
+        assert entry["geniehive"]["offload"].keys() == {"suitable_for", "latency_class"}
+        assert entry["architecture"].keys() == {"modality", "input_modalities", "output_modalities"}
+        assert isinstance(entry["name"], str)
+        assert entry["name"]
+
+
+def test_aliases_of_a_roles_models_are_not_the_roles():
+    assert model(FLEET, "qwen3:8b", {})["geniehive"]["aliases"] == ["fast"]
+    assert model(FLEET, "code", {})["geniehive"]["aliases"] == []
+
+
+def test_an_embeddings_model_is_told_with_its_own_parameters():
+    assert model(FLEET, "bge", {})["supported_parameters"] == ["dimensions", "encoding_format", "input"]
+
+
+def test_litellms_clients_get_mode_limits_and_abilities():
+    told = {entry["model_name"]: entry for entry in model_info(models(FLEET, {}))["data"]}
+    assert list(told) == ["bge", "qwen3:8b", "code"]
+    chat = told["qwen3:8b"]["model_info"]
+    assert (chat["mode"], chat["max_input_tokens"], chat["supports_function_calling"]) == ("chat", 32768, True)
+    assert told["bge"]["model_info"]["mode"] == "embedding"
+    assert told["code"]["litellm_params"]["model"] == "openai/code"
+    assert len(model_info(models(FLEET, {}), "bge")["data"]) == 1
+
+
+async def test_a_catalogue_that_a_client_has_already_is_a_304_until_something_changes():
+    async with gateway("http://127.0.0.1:1") as gw, httpx.AsyncClient(base_url=gw.url) as http:
+        for path in ("/v1/models", "/v1/models/m", "/v1/model/info"):
+            first = await http.get(path)
+            tag = first.headers["etag"]
+            assert (await http.get(path)).content == first.content
+            for given in (tag, f"W/{tag}", f'"x", {tag}', "*"):
+                again = await http.get(path, headers={"if-none-match": given})
+                assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+            assert (await http.get(path, headers={"if-none-match": '"x"'})).status_code == 200
+        with gw.in_flight.guard("h1/s"):
+            assert (await http.get("/v1/models", headers={"if-none-match": tag})).status_code == 200

@@ -5,7 +5,7 @@ import time
 import pytest
 from aiohttp.test_utils import unused_port
 
-from geniehive.resources import Asset, Health, HealthStatus, Observed, Operation, RequestPolicy, Runtime, Service
+from geniehive.resources import Asset, Health, HealthStatus, Observed, Operation, RequestPolicy, Runtime, Service, Voice
 from nodeagent.discovery import addressed, as_service, failed, merge, scan
 from nodeagent.engines import EngineState, by_protocol, engine_session
 from nodeagent.engines.naming import CHAT
@@ -52,6 +52,13 @@ def test_what_config_says_beyond_the_engine_stays():
     assert (asset.family, asset.quantization, asset.capabilities) == ("mine", "Q4_0", ("sql", "tools"))
     assert service.runtime == Runtime(engine="ollama", launcher="managed", version="1")
     assert (service.max_concurrency, service.notes, service.endpoint) == (3, ("note",), "http://127.0.0.1:1")
+
+
+def test_voices_are_the_engines_unless_config_names_some():
+    heart, own = Voice(voice_id="heart"), Voice(voice_id="own")
+    engine = told(Asset(asset_id="a", voices=(heart,)))
+    assert merge(config(Asset(asset_id="a")), engine).assets[0].voices == (heart,)
+    assert merge(config(Asset(asset_id="a", voices=(own,))), engine).assets[0].voices == (own,)
 
 
 def test_the_context_that_the_engine_gives_goes_before_configs():

@@ -147,6 +147,15 @@ async def test_whisper_cpp_translates_and_finds_the_language_out():
         assert "model" not in sent
 
 
+async def test_a_stream_of_whisper_cpp_is_its_whole_answer_however_long_it_takes():
+    async with (
+        upstream((0.4, TEXT, KEEP)) as up,
+        gateway(service(1, up.url, protocol="whispercpp"), keepalive_comment_s=0.1) as gw,
+    ):
+        found = await post(gw, written(MODEL, (b"stream", b"true"), FILE))
+        assert (found.status_code, found.json()) == (200, {"text": "hello"})
+
+
 async def test_whisper_cpps_errors_and_formats_are_told():
     async with (
         upstream((answer(body=(FIXTURES / "error_no_file.json").read_bytes()), KEEP)) as up,

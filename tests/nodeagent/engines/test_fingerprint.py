@@ -40,6 +40,8 @@ def test_the_order_is_the_one_that_tells_imitators_apart():
         "ollama",
         "speaches",
         "whispercpp",
+        "kokoro",
+        "sdcpp",
         "openai",
     ]
 

@@ -46,6 +46,15 @@ LMSTUDIO: dict[str, Route] = {
     "GET /api/v1/models": fixture("lmstudio/api_v1_models.json"),
     "GET /v1/models": fixture("lmstudio/v1_models.json"),
 }
+KOKORO: dict[str, Route] = {
+    "GET /v1/models": fixture("kokoro/v1_models.json"),
+    "GET /v1/audio/voices": fixture("kokoro/voices.json"),
+    "GET /health": fixture("kokoro/health.json"),
+}
+SDCPP: dict[str, Route] = {
+    "GET /v1/models": fixture("sdcpp/v1_models.json"),
+    "GET /sdcpp/v1/capabilities": fixture("sdcpp/capabilities.json"),
+}
 SPEACHES: dict[str, Route] = {
     "GET /health": fixture("speaches/health.txt"),
     "GET /v1/models": fixture("speaches/v1_models.json"),
@@ -77,6 +86,8 @@ WORLDS = {
     "lmstudio": LMSTUDIO,
     "speaches": SPEACHES,
     "whispercpp": WHISPERCPP,
+    "kokoro": KOKORO,
+    "sdcpp": SDCPP,
     "lemonade": LEMONADE,
     "llamaswap": LLAMASWAP,
     "openai": OPENAI,
