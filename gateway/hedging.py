@@ -107,7 +107,7 @@ class Race:
         if self._exchange.interruption is not None:
             return
         late = [attempt for leg, attempt in self._legs.items() if not leg.done()]
-        self.lost += [Lost(attempt, self._opening.too_late()) for attempt in late]
+        self.lost += [Lost(attempt, self._opening.too_late(attempt.tried, self._exchange.now())) for attempt in late]
 
     def _end(self, won: asyncio.Task[Begun | GenieHiveError | AttemptFailed] | None) -> None:
         """Stop all but the winner: those that wait, and one that was just as fast."""

@@ -74,7 +74,7 @@ class Opening:
         except TimeoutError:
             if exchange.interruption is not None:
                 raise exchange.interruption from None
-            raise self.too_late() from None
+            raise self.too_late(tried, exchange.now()) from None
         except UpstreamError as error:
             raise _failure(plan, error) from error
         finally:
@@ -92,9 +92,14 @@ class Opening:
         """For how long the first byte is waited for, and how that is made longer."""
         return self._loading.first_look_s(tried), partial(self._loading.more_s, exchange, tried)
 
-    def too_late(self) -> AttemptFailed:
+    def too_late(self, tried: Tried, now: float) -> AttemptFailed:
         """The first byte did not come in its time."""
-        return AttemptFailed(UpstreamTimeout(f"the engine sent nothing within {self._limits.first_byte_timeout_s:g} s"))
+        limits = self._limits
+        if tried.loading_at is not None and now >= tried.began + limits.load_timeout_s:
+            return AttemptFailed(
+                UpstreamTimeout(f"the engine did not load the model within {limits.load_timeout_s:g} s")
+            )
+        return AttemptFailed(UpstreamTimeout(f"the engine sent nothing within {limits.first_byte_timeout_s:g} s"))
 
     async def _ask(self, plan: Plan, tried: Tried) -> Begun:
         response = await self._upstream.open(plan.build(tried.candidate))

@@ -115,11 +115,11 @@ class Renewal:
         from geniehive.tls_trouble import day  # noqa: PLC0415 - loads cryptography, for TLS alone
 
         self._reminded = now
-        fix = (
-            "it is renewed as soon as the control plane answers"
-            if self._source.membership is not None
-            else "put a new one into control_plane.cert_file"
-        )
+        fix = "it is renewed as soon as the control plane answers"
+        if self._source.membership is None:
+            fix = "put a new one into control_plane.cert_file"
+        elif now > leaf.not_after:
+            fix = "it is too late to renew it, so join again (geniehive token create --join)"
         _log.warning("the certificate of %s ends on %s: %s", leaf.identity or "this program", day(leaf.not_after), fix)
 
 

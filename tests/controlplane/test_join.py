@@ -177,7 +177,8 @@ async def test_approval_is_waited_for(tmp_path, monkeypatch):
     async with secure(tls_config(tmp_path, join_approval=True)) as plane:
         waiting = asyncio.get_running_loop().create_future()
         joining_host = asyncio.create_task(plane.join(await plane.token(), "atlas", waiting.set_result))
-        assert await waiting == "atlas"
+        async with asyncio.timeout(5):
+            assert await waiting == "atlas"
         with pytest.raises(grpc.aio.AioRpcError, match="nobody waits under the name borealis"):
             await plane.access.ApproveNode(pb.ApproveNodeRequest(host_id="borealis"))
         assert not joining_host.done()

@@ -50,7 +50,7 @@ async def metrics(gw):
 
 
 async def test_a_failing_service_is_kept_out_and_gets_its_traffic_back_once_it_is_well():
-    limits = {"ejection": EjectionConfig(failures=2, first_s=1.5)}
+    limits = {"ejection": EjectionConfig(failures=2, first_s=60, longest_s=60)}
     async with upstream(BAD) as bad, upstream(GOOD) as good, gateway(bad.url, good.url, **limits) as gw:
         for _ in range(8):
             assert (await ask(gw)).status_code == 200
@@ -65,11 +65,10 @@ async def test_a_failing_service_is_kept_out_and_gets_its_traffic_back_once_it_i
         assert 'geniehive_gateway_kept_back{service="h1/s",state="ejected"} 1.0' in text
         assert 'geniehive_gateway_ejections_total{service="h1/s"} 1.0' in text
         bad.scripts = [GOOD]
-        began = time.monotonic()
-        while len(bad.seen) < 4:
-            assert (await ask(gw)).status_code == 200
-            assert time.monotonic() - began < 3, "it does not get its traffic back"
-            await asyncio.sleep(0.02)
+        gw.circuits.known["h1/s"].until = 0.0  # its time is over
+        for _ in range(6):
+            assert (await ask(gw)).headers["x-geniehive-attempts"] == "1"
+        assert len(bad.seen) == 5
         assert "kept_back{" not in await metrics(gw)
 
 
@@ -77,7 +76,7 @@ async def test_a_trial_that_fails_costs_the_client_nothing_and_the_service_a_lon
     async with upstream(BAD) as bad, upstream(GOOD) as good, gateway(bad.url, good.url, **SOON) as gw:
         trials = []
         began = time.monotonic()
-        while len(bad.seen) < 4 and time.monotonic() - began < 5:
+        while len(bad.seen) < 4 and time.monotonic() - began < 20:
             found = await ask(gw)
             assert found.status_code == 200
             if len(bad.seen) > 2 and found.headers["x-geniehive-attempts"] == "2":
@@ -120,6 +119,15 @@ async def test_a_service_that_just_refused_is_not_asked_before_its_time():
         assert 1 < int(found.headers["retry-after"]) <= 7
         assert found.headers["x-geniehive-attempts"] == "0"
         assert len(up.seen) == 1
+
+
+async def test_of_several_failures_the_client_hears_of_the_one_that_says_when_to_come_back():
+    full = (answer(429, {"error": "slow down"}, retry_after="9"), KEEP)
+    async with upstream(full) as one, upstream(BAD) as two, gateway(one.url, two.url) as gw:
+        found = await ask(gw)
+        assert found.status_code == 429
+        assert found.headers["retry-after"] == "9"
+        assert found.headers["x-geniehive-attempts"] == "2"
 
 
 async def test_a_rest_that_is_short_is_waited_for():
@@ -227,6 +235,7 @@ async def test_a_load_is_bounded():
     async with upstream((HANG,)) as up, gateway(cold(up.url), **limits) as gw:
         found = await ask(gw)
         assert found.status_code == 504
+        assert "did not load the model within 0.7 s" in found.json()["error"]["message"]
         assert 0.6 < found.elapsed.total_seconds() < 2
 
 

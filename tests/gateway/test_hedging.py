@@ -18,7 +18,7 @@ CHAT = "/v1/chat/completions"
 ROLES = (role("r", assets=["m"], hedge=True), role("plain", assets=["m"]))
 GOOD = (*stream("good"), KEEP)
 BAD = (answer(502, {"error": "boom"}), KEEP)
-LIMITS = {"roles": ROLES, "first_byte_timeout_s": 0.8}
+LIMITS = {"roles": ROLES, "first_byte_timeout_s": 2}
 
 
 def seen_to_take(gw, seconds, service_id="h1/s", count=30):
@@ -47,7 +47,7 @@ async def test_a_late_answer_is_asked_of_a_second_service_and_the_loser_is_cance
         assert found.content.endswith(DONE)
         assert found.headers["x-geniehive-service"] == "h2/s"
         assert found.headers["x-geniehive-attempts"] == "2"
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(3):
             await one.gone.wait()
         assert gw.in_flight.counts == {}
         told = await receipt(gw, found)
@@ -71,7 +71,7 @@ async def test_the_loser_is_gone_before_the_winner_has_finished():
         await until(lambda: gw.in_flight.counts == {"h2/s": 1})
         assert not running.done()
         running.cancel()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(3):
             await two.gone.wait()
         await until(lambda: gw.in_flight.counts == {})
 
@@ -84,7 +84,7 @@ async def test_the_first_may_still_win():
         assert found.headers["x-geniehive-service"] == "h1/s"
         assert found.headers["x-geniehive-attempts"] == "2"
         assert b"slow" in found.content
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(3):
             await two.gone.wait()
         assert (await receipt(gw, found))["service_id"] == "h1/s"
         assert gw.in_flight.counts == {}
@@ -151,9 +151,9 @@ async def test_where_nothing_comes_from_either_both_are_too_late():
         seen_to_take(gw, 0.1)
         found = await ask(gw)
         assert found.status_code == 504
-        assert found.elapsed.total_seconds() < 5
+        assert found.elapsed.total_seconds() < 8
         assert found.headers["x-geniehive-attempts"] == "2"
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(3):
             await one.gone.wait()
             await two.gone.wait()
         assert gw.in_flight.counts == {}
@@ -166,7 +166,7 @@ async def test_a_client_that_leaves_ends_both_within_a_second():
         await two.arrived.wait()
         assert gw.in_flight.counts == {"h1/s": 1, "h2/s": 1}
         running.cancel()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(3):
             await one.gone.wait()
             await two.gone.wait()
         await until(lambda: gw.in_flight.counts == {})
@@ -191,7 +191,7 @@ async def test_what_is_the_requests_fault_ends_the_race():
         assert found.status_code == 400
         assert found.json()["error"]["message"] == "wrong"
         assert (await receipt(gw, found))["service_id"] == "h1/s"
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(3):
             await two.gone.wait()
         assert gw.in_flight.counts == {}
 

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.errors import envelope, error_body, error_headers, message_in, passed_on
 from gateway.retry_budget import RetryBudget
-from gateway.verdict import judge, judge_event
+from gateway.verdict import Kind, judge, judge_event
 from geniehive.errors import ModelNotFound, NoServiceAvailable, UpstreamUnavailable
 
 
@@ -34,6 +34,39 @@ def test_each_status_has_its_verdict(status, retry, passed, held_against):
 def test_a_retry_after_in_seconds_is_kept():
     assert judge(503, {"retry-after": "7"}, b"").error.retry_after_s == 7
     assert judge(503, {"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, b"").error.retry_after_s is None
+
+
+DATED = {"date": "Wed, 21 Oct 2015 07:28:00 GMT", "retry-after": "Wed, 21 Oct 2015 07:28:09 GMT"}
+RESTS = {
+    "seconds": (429, {"retry-after": "7"}, b"", 7.0),
+    "a date": (429, DATED, b"", 9.0),
+    "a date that is over": (429, {**DATED, "date": "Wed, 21 Oct 2015 08:28:00 GMT"}, b"", 0.0),
+    "nonsense": (429, {"retry-after": "soon"}, b"", 0.0),
+    "a full queue": (503, {}, b'{"error":"server busy, please try again.  maximum pending requests exceeded"}', 0.0),
+    "503 with a time": (503, {"retry-after": "3"}, b"", 3.0),
+    "503 without": (503, {}, b"", None),
+    "500": (500, {"retry-after": "3"}, b"", None),
+}
+
+
+@pytest.mark.parametrize(("status", "headers", "body", "rest"), RESTS.values(), ids=RESTS)
+def test_a_busy_engine_says_for_how_long_it_wants_to_be_left_alone(status, headers, body, rest):
+    assert judge(status, headers, body).busy_s == rest
+
+
+def test_an_engine_that_loads_its_model_has_not_failed():
+    found = judge(503, {}, b'{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}')
+    assert found.kind is Kind.LOADING
+    assert found.retry
+    assert not found.held_against
+
+
+def test_lm_studio_says_in_a_good_status_that_a_prompt_is_too_long():
+    said = (
+        b'{"error":{"message":"Trying to keep the first 111490 tokens when context the overflows. However, the model is'
+    )
+    said += b' loaded with context length of only 32768 tokens, which is not enough."}}'
+    assert judge_event({}, said).kind is Kind.TOO_LONG
 
 
 def test_an_error_event_is_judged_by_the_code_it_names():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import ssl
 import subprocess
 import threading
@@ -17,11 +18,11 @@ import pytest
 from aiohttp import web
 
 from tests.controlplane.tls_edge import Maker
-from tests.integration.daemons import clean_environ, complaint, eventually
+from tests.integration.daemons import Daemon, clean_environ, cli, complaint, eventually, free_run, geniehive
 from tests.integration.hub import Hub, running_hub
 from tests.integration.upstreams import serving
 
-EVENTS = 60
+EVENTS = 120
 PAUSE_S = 0.1
 STREAMS = 12
 MODEL = "slow-talker"
@@ -67,7 +68,7 @@ def test_a_joined_host_starts_again_without_a_token(hub: Hub) -> None:
     eventually(lambda: daemon.log().count("connected to the control plane") >= 2, logs=hub.tails)
 
 
-@pytest.mark.parametrize("trouble", ["used", "expired", "another CA", "nonsense", "nobody there", "joined already"])
+@pytest.mark.parametrize("trouble", ["used", "expired", "another CA", "nobody there", "joined already"])
 def test_each_way_to_fail_is_one_clear_line(hub: Hub, trouble: str, tmp_path: Path) -> None:
     words = hub.line("--ttl", "1s" if trouble == "expired" else "1h")
     if trouble == "used":
@@ -77,8 +78,6 @@ def test_each_way_to_fail_is_one_clear_line(hub: Hub, trouble: str, tmp_path: Pa
         eventually(lambda: time.time() > over)
     elif trouble == "another CA":
         words[-1] = f"gh1-{'0' * 64}{words[-1][68:]}"
-    elif trouble == "nonsense":
-        words[-1] = "gh1-what"
     elif trouble == "nobody there":
         words[-2] = "127.0.0.1:9"
     host = "atlas" if trouble == "joined already" else f"fails-{trouble.partition(' ')[0]}"
@@ -88,7 +87,6 @@ def test_each_way_to_fail_is_one_clear_line(hub: Hub, trouble: str, tmp_path: Pa
         "used": (4, "this join token was used already, by used-once: each works once"),
         "expired": (4, "this join token has expired"),
         "another CA": (4, "its CA is another one; nothing was sent to it"),
-        "nonsense": (1, "this is no join token"),
         "nobody there": (3, "cannot reach the control plane at 127.0.0.1:9"),
         "joined already": (1, "has joined"),
     }[trouble]
@@ -134,6 +132,34 @@ def test_a_host_waits_for_approval_where_that_is_asked_for(tmp_path: Path) -> No
         assert hub.hosts() == {}
         hub.ask("nodes", "approve", "atlas")
         eventually(lambda: hub.hosts() == {"atlas": "up"}, logs=hub.tails)
+
+
+def test_up_can_be_joined_too(tmp_path: Path) -> None:
+    """Its own gateway and node agent join by themselves; the line for others needs no config."""
+    first = free_run(3)
+    config = {
+        "control": {"listen": f"0.0.0.0:{first + 1}"},
+        "gateway": {"port": first},
+        "node": {"status_port": first + 2, "host_id": "me", "discover": False},
+    }
+    (tmp_path / "up.yaml").write_text(json.dumps(config))
+    environ = clean_environ(HOME=str(tmp_path))
+    up = Daemon(
+        argv=cli("up", "--config", "up.yaml", "--no-engine"),
+        log_path=tmp_path / "up.log",
+        cwd=tmp_path,
+        environ=environ,
+    ).start()
+    try:
+        eventually(lambda: "is up." in up.log(), logs=up.tail, within=60)
+        hosts = httpx.get(f"http://127.0.0.1:{first}/v1/cluster/hosts", trust_env=False).json()["data"]
+        assert [(host["host_id"], host["lease"]) for host in hosts] == [("me", "up")]
+        done = geniehive("token", "create", "--join", cwd=tmp_path, environ=environ)
+        assert re.fullmatch(rf"geniehive node join [0-9a-z.:-]+:{first + 1} gh1-\S+\n", done.stdout), done.stderr
+        up.terminate()
+        assert up.wait() == 0
+    finally:
+        up.kill()
 
 
 # --- rotation ---
@@ -233,11 +259,11 @@ async def load(url: str, trust: ssl.SSLContext) -> tuple[list[str], int]:
 
 
 def test_certificates_rotate_under_streams_and_nothing_is_lost(tmp_path: Path) -> None:
-    """The CA's certificates live 4 s, and HTTPS gets another one each second, while streams of 6 s run."""
+    """Certificates are renewed every 5 s, and HTTPS gets another one each second, while streams of 12 s run."""
     ca, names = Maker(), ("geniehive_node_certificate_expiry", "geniehive_gateway_certificate_expiry")
     trust = ssl.create_default_context(cadata=ca.pem.decode())
     routes = {("GET", "/v1/models"): models, ("POST", "/v1/chat/completions"): talk}
-    with serving(routes) as engine, running_hub(tmp_path, certificate_ttl_s=4) as hub:
+    with serving(routes) as engine, running_hub(tmp_path, certificate_ttl_s=10) as hub:
         service = {"service_id": "atlas/chat", "endpoint": engine, "kind": "chat", "discover_protocol": "openai"}
         replacing = Replacing(tmp_path, ca)
         status = hub.join_node("atlas", [service])
@@ -252,7 +278,7 @@ def test_certificates_rotate_under_streams_and_nothing_is_lost(tmp_path: Path) -
         assert streams == ["".join(f"{number} " for number in range(EVENTS))] * STREAMS
         assert short > 5
         after = (expiry(node, names[0]), expiry(url, names[1], trust))
-        assert all(new >= old + 4 for old, new in zip(before, after, strict=True)), (before, after)
+        assert all(new >= old + 8 for old, new in zip(before, after, strict=True)), (before, after)
         assert replacing.count > 4
         assert ssl.get_server_certificate(("127.0.0.1", front)) != shown
         assert metric(node, "geniehive_node_reconnects") == 0  # the stream of the node is still its first
