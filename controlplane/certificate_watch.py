@@ -73,7 +73,7 @@ class CertificateWatch:
     def _refresh_admin(self) -> None:
         try:
             known = self._admin.credentials()
-            if known is not None and self._now() >= known.leaf.half_life:
+            if known is not None and known.leaf.is_due(self._now()):
                 self._admin.renew(self._fresh())
         except ConfigError as error:
             _log.warning("the local administrator's certificate was not renewed: %s", error.message)

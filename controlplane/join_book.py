@@ -142,9 +142,24 @@ def approved(member: Member | None, name: str, now_ms: int) -> Member:
 
 
 def removed(member: Member | None, name: str, now_ms: int) -> Member:
-    """The member, taken out: certificates from before now are void. Raises NotFound."""
+    """The member, taken out: certificates from before now are void. Raises NotFound.
+
+    What was issued since the last removal is void too, be it in this very second, or while the clock was ahead.
+    """
     if member is None or member.state is MemberState.REMOVED:
         raise NotFound(f"nobody has joined under the name {name}", param="name")
+    barred = max(now_ms // 1000, member.barred_before + 1)
     return msgspec.structs.replace(
-        member, state=MemberState.REMOVED, since_ms=now_ms, barred_before=now_ms // 1000, token_id=""
+        member, state=MemberState.REMOVED, since_ms=now_ms, barred_before=barred, token_id=""
     )
+
+
+def renewed(member: Member | None, fresh: Member, barred_before: int) -> Member:
+    """The member, with the end of its next certificate; `fresh` is one who is not known yet.
+
+    `barred_before` is what the certificate that it showed was held against. Raises Unauthenticated where the member was
+    removed since then, be it that it has joined again: who asks with the old certificate gets no new one.
+    """
+    if member is not None and (member.state is MemberState.REMOVED or member.barred_before > barred_before):
+        raise Unauthenticated(f"{fresh.kind} {fresh.name} was removed from this cluster: it must join again")
+    return msgspec.structs.replace(member or fresh, expires_at=fresh.expires_at)

@@ -45,6 +45,7 @@ _STATES: Final = {
     MemberState.JOINED: pb.MEMBER_STATE_JOINED,
     MemberState.REMOVED: pb.MEMBER_STATE_REMOVED,
 }
+_NEVER: Final = 2**62
 _TTL_S: Final = 3600
 _LONGEST_TTL_S: Final = 30 * 86400
 _JOIN: Final = "/geniehive.v1.AccessService/Join"
@@ -67,7 +68,10 @@ class Members:
     def __init__(self, known: tuple[Member, ...] = ()) -> None:
         self.all: dict[tuple[str, str], Member] = {}
         self.barred: dict[tuple[str, str], int] = {}
-        """Kind and name of those who were taken out: certificates from before that time (Unix seconds) are void."""
+        """Kind and name of those who were taken out: certificates from before that time (Unix seconds) are void.
+
+        Of one who is out now all are, whatever the clock was when they were made.
+        """
         for member in known:
             self.note(member)
 
@@ -76,7 +80,7 @@ class Members:
         key = (member.kind, member.name)
         self.all[key] = member
         if member.barred_before:
-            self.barred[key] = member.barred_before
+            self.barred[key] = _NEVER if member.state is MemberState.REMOVED else member.barred_before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,21 +148,22 @@ class JoinDesk:
 
     async def remove(self, request: pb.RemoveMemberRequest, context: Context) -> pb.RemoveMemberResponse:
         """Take a member out. Raises NotFound, StoreError."""
-        member = await self._change(context, "member.remove", request.kind, request.name, join_book.removed)
-        self._office.expel(Identity(Kind(member.kind), member.name))
+        await self._change(context, "member.remove", request.kind, request.name, join_book.removed)
         return pb.RemoveMemberResponse()
 
     async def _change(
         self, context: Context, action: str, word: str, name: str, decide: Callable[[Member | None, str, int], Member]
-    ) -> Member:
+    ) -> None:
         async with self._office.auditor.doing(context, action, f"{word or 'node'} {name}") as entry:
             now_ms = self._clock.unix_ms()
             member = await self._store.change(_kind(word).value, name, lambda known: decide(known, name, now_ms))
+            # It counts from here on, whatever becomes of the entry in the audit log.
             self._members.note(member)
+            if member.state is MemberState.REMOVED:
+                self._office.expel(Identity(Kind(member.kind), member.name))
+            host_id = name if member.kind == Kind.HOST else ""
+            self._office.loop.tell(f"{action}d", f"{member.kind} {name} was {action.partition('.')[2]}d", host_id)
             await self._office.loop.ask(AuditNoted(entry))
-        host_id = name if member.kind == Kind.HOST else ""
-        self._office.loop.tell(f"{action}d", f"{member.kind} {name} was {action.partition('.')[2]}d", host_id)
-        return member
 
     def list(self) -> pb.ListMembersResponse:
         """Who joined, and who waits."""
@@ -251,19 +256,21 @@ class JoinDesk:
             self._office.loop.tell("member.joined", f"{who} at {member.peer} joined", host_id)
 
     async def renew(self, request: pb.RenewCertificateRequest, context: Context) -> pb.RenewCertificateResponse:
-        """A fresh certificate for the one who asks. Raises PermissionDenied, InvalidRequest."""
+        """A fresh certificate for the one who asks. Raises PermissionDenied, Unauthenticated, InvalidRequest."""
         authority, identity = self._issuing(), self._office.gatekeeper.identity(context)
         if identity is None or identity.kind is Kind.CONTROL:
             raise PermissionDenied("only a member with a good certificate can renew it: join again")
-        now_ms = self._clock.unix_ms()
-
-        def extend(known: Member | None) -> Member:
-            member = known or Member(
-                kind=identity.kind.value, name=identity.name, state=MemberState.JOINED, since_ms=now_ms
-            )
-            return msgspec.structs.replace(member, expires_at=int(now_ms / 1000 + self._ttl_s(identity.kind)))
-
-        member = await self._store.change(identity.kind.value, identity.name, extend)
+        now_ms, kind = self._clock.unix_ms(), identity.kind.value
+        fresh = Member(
+            kind=kind,
+            name=identity.name,
+            state=MemberState.JOINED,
+            since_ms=now_ms,
+            expires_at=int(now_ms / 1000 + self._ttl_s(identity.kind)),
+        )
+        # It may be removed while this waits for the database.
+        barred = self._members.barred.get((kind, identity.name), 0)
+        member = await self._store.change(kind, identity.name, lambda known: join_book.renewed(known, fresh, barred))
         self._members.note(member)
         return pb.RenewCertificateResponse(
             certificate_chain_pem=self._issue(authority, request.certificate_request, member),

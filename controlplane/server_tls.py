@@ -97,7 +97,7 @@ class ServerTls:
     def _due(self) -> bool:
         if self._config.tls_cert_file:
             return self._stamps != tuple(path.stat().st_mtime_ns for path in self._paths())
-        return self._now() >= self.leaf.half_life
+        return self.leaf.is_due(self._now())
 
     def _make(self) -> Any:
         if self._config.tls_cert_file:

@@ -66,6 +66,10 @@ class Leaf(NamedTuple):
         """When it is due to be renewed."""
         return (self.not_before + self.not_after) / 2
 
+    def is_due(self, now: float) -> bool:
+        """Whether another is needed: at half of its life, and where the clock was set back to before it begins."""
+        return not self.not_before <= now < self.half_life
+
     def remaining(self, now: float) -> float:
         """The share of its life that is left at `now`, from 0 to 1."""
         return max(0.0, min(1.0, (self.not_after - now) / max(self.not_after - self.not_before, 1.0)))

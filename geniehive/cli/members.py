@@ -64,7 +64,8 @@ def remove(
     from geniehive.v1 import access_service_pb2 as pb
 
     call(client.target(config, control, api_key), "RemoveMember", pb.RemoveMemberRequest(name=name, kind=kind))
-    print(f"{name}: removed; a token for it lets it join again: geniehive token create --join --host-id {name}")
+    again = f"geniehive token create --join {'' if kind == 'node' else f'--kind {kind} '}--host-id {name}"
+    print(f"{name}: removed; a token for it lets it join again: {again}")
 
 
 def members(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import ssl
 import stat
+import time
 from pathlib import Path
 
 import grpc
@@ -14,6 +16,10 @@ import msgspec
 import pytest
 
 from controlplane import app
+from controlplane.join_book import Member, MemberState, removed
+from controlplane.join_desk import Members
+from controlplane.server_tls import ServerTls, authority_of
+from controlplane.store.join_store import JoinStore
 from geniehive import joining, tls, tls_trouble
 from geniehive.dial import API_KEY, NODE_KEY, control_channel
 from geniehive.errors import ConfigError, Conflict, GenieHiveError, InvalidRequest, PermissionDenied, Unauthenticated
@@ -56,6 +62,12 @@ async def hello(channel, host_id: str) -> node_pb.ControlMessage:
     if message is grpc.aio.EOF:
         raise await refusal(stream)
     return message
+
+
+def database_of(plane) -> Path:
+    """The control plane's database."""
+    (found,) = plane.folder.parent.glob("*.sqlite3")
+    return found
 
 
 async def until_end(stream) -> None:
@@ -337,6 +349,57 @@ async def test_one_who_is_removed_is_out_at_once_and_may_join_again(tmp_path):
         fresh = await plane.member("node", "atlas")
         async with control_channel([plane.address], fresh) as channel:
             assert (await hello(channel, "atlas")).HasField("welcome")
+
+
+async def test_who_renews_while_it_is_removed_gets_no_certificate(tmp_path, monkeypatch):
+    async with secure(tls_config(tmp_path)) as plane:
+        credentials = await plane.member("node", "atlas")
+        store, calls = JoinStore.change, []
+
+        async def change(self, kind, name, decide):
+            calls.append(name)
+            if len(calls) == 1:  # the renewal has been let in and waits for the database: the removal comes first
+                await plane.access.RemoveMember(pb.RemoveMemberRequest(name="atlas"))
+            return await store(self, kind, name, decide)
+
+        monkeypatch.setattr(JoinStore, "change", change)
+        with pytest.raises(Unauthenticated, match="was removed"):
+            await joining.renew(plane.address, credentials)
+        assert len(calls) == 2
+
+
+async def test_a_removal_ends_streams_even_if_the_audit_log_cannot_be_written(tmp_path):
+    async with secure(tls_config(tmp_path)) as plane:
+        credentials = await plane.member("node", "atlas")
+        async with control_channel([plane.address], credentials) as channel:
+            stream = node_service_pb2_grpc.NodeServiceStub(channel).Connect()
+            first = node_pb.Hello(protocol_version=1)
+            await stream.write(node_pb.NodeMessage(host_id="atlas", boot_epoch=1, hello=first))
+            assert (await stream.read()).HasField("welcome")
+            with sqlite3.connect(database_of(plane)) as other:
+                other.execute(
+                    "CREATE TRIGGER full BEFORE INSERT ON audit_entries BEGIN SELECT RAISE(ABORT, 'disk is full'); END"
+                )
+            await refusal(plane.access.RemoveMember(pb.RemoveMemberRequest(name="atlas")))
+            assert (await refusal(until_end(stream))).code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_one_who_is_out_is_out_whatever_the_clock_was() -> None:
+    member = Member(kind="host", name="atlas", state=MemberState.JOINED, since_ms=0, barred_before=100)
+    out = removed(member, "atlas", 100_900)
+    assert out.barred_before > 100  # a certificate from after the first removal, in the same second, is void too
+    members = Members((out,))
+    assert members.barred["host", "atlas"] > 2**60  # and one that was made while the clock was ahead
+
+
+async def test_the_control_plane_makes_another_certificate_where_the_clock_was_set_back(tmp_path):
+    now = [time.time() + 3600.0]
+    config = tls_config(tmp_path).control
+    tls_side = ServerTls(config, authority_of(config, now=now[0] - 7200), lambda: now[0])
+    assert tls_side.fetch() is None
+    now[0] -= 3600.0
+    assert tls_side.fetch() is not None
+    assert tls_side.leaf.not_before <= now[0]
 
 
 # --- certificates that are wrong (faults 4.14) ---
