@@ -64,7 +64,7 @@ def target(config: Path | None, control: str, api_key: str) -> Target:
     loaded = given.config
     addresses = tuple(part.strip() for part in control.split(",") if part.strip())
     if not addresses and all(given.origin(f"control_plane.{key}") == "default" for key in ("address", "addresses")):
-        addresses = own_addresses(loaded)
+        addresses = own_addresses(loaded, listens=given.origin("control.listen") != "default")
     addresses = addresses or loaded.control_plane.targets
     for address in addresses:
         try:

@@ -34,8 +34,12 @@ def credentials_for(config: Config, addresses: tuple[str, ...]) -> Credentials |
     return None
 
 
-def own_addresses(config: Config) -> tuple[str, ...]:
-    """What is asked where neither option nor config say an address: this machine's control plane, or the login's."""
+def own_addresses(config: Config, *, listens: bool) -> tuple[str, ...]:
+    """What is asked where neither option nor config say an address: this machine's control plane, or the login's.
+
+    With `listens` the config says where a control plane listens, so that one is meant, whatever other cluster
+    this user is logged in to.
+    """
     from pathlib import Path
 
     for folder in (Path(config.control.state_dir) / "admin-identity", *_ups(), operator_folder()):
@@ -43,9 +47,24 @@ def own_addresses(config: Config) -> tuple[str, ...]:
             from geniehive.membership import Membership
 
             joined = Membership(folder).joined()
-            if joined is not None:
+            if joined is not None and (not listens or _may_be(joined.addresses[0], config.control.listen)):
                 return joined.addresses[:1]
-    return ()
+    return _as_dialled(config.control.listen) if listens else ()
+
+
+def _may_be(address: str, listen: str) -> bool:
+    """Whether a control plane that listens so may be the one at an address."""
+    (host, port), (own, own_port) = parse_address(address), parse_address(listen)
+    return port == own_port and (is_loopback(host) or not is_loopback(own))
+
+
+def _as_dialled(listen: str) -> tuple[str, ...]:
+    """How this machine dials a control plane that listens so; empty where its port is chosen as it starts."""
+    host, port = parse_address(listen)
+    if not port:
+        return ()
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}",)
 
 
 def _memberships(config: Config) -> Iterable[Membership]:
