@@ -1,14 +1,15 @@
 """Join tokens and members in the database.
 
-A token is used in one transaction with what its use changes, behind a lock of its row: two that come with it at the
-same time cannot both get in.
+A token is used in one transaction with what its use changes, one at a time: two that come with it at the same time
+cannot both get in, nor two that want one name. SQLite has one writer anyway; PostgreSQL locks rows, but none that are
+not there yet.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any, TypeVar
 
 import msgspec
@@ -32,6 +33,7 @@ class JoinStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._writing = asyncio.Lock()
 
     async def members(self) -> tuple[Member, ...]:
         """All of them, by kind and name."""
@@ -75,8 +77,9 @@ class JoinStore:
     @asynccontextmanager
     async def _transaction(self, doing: str, *, reads: bool = False) -> AsyncIterator[AsyncConnection]:
         engine = self._database.reader if reads else self._database.writer
+        turn = nullcontext() if reads else self._writing
         with as_store_error(doing):
-            async with asyncio.timeout(DEADLINE_S), engine.begin() as connection:
+            async with asyncio.timeout(DEADLINE_S), turn, engine.begin() as connection:
                 yield connection
 
 
