@@ -8,6 +8,7 @@ trusted, connect anew and join. The same request gets the same answer, so one th
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -33,6 +34,8 @@ from geniehive.membership import Joined
 from geniehive.tls import Credentials, as_nobody, bundle_sha256, certificate_request, new_key
 from geniehive.v1 import access_service_pb2 as pb
 from geniehive.v1 import access_service_pb2_grpc as rpc
+
+_log = logging.getLogger(__name__)
 
 TIMEOUT_S: Final = 10.0
 TRIES: Final = 3
@@ -69,12 +72,10 @@ async def join(wish: Application, waiting: Callable[[str], None]) -> tuple[Crede
         name=wish.name,
         proposed_name=wish.proposed_name,
     )
-    told = False
-    while (answer := await _ask(wish.address, trusted, "Join", request)).pending_approval:
-        if not told:
-            waiting(answer.name)
-            told = True
-        await asyncio.sleep(POLL_S)
+    answer = await _ask(wish.address, trusted, "Join", request)
+    if answer.pending_approval:
+        waiting(answer.name)
+        answer = await _approved(wish.address, trusted, request)
     kind = _KINDS.get(answer.kind)
     if kind is None or kind not in wish.kinds:
         raise InvalidRequest(f"this join token is for a {answer.kind}: paste the line as it was printed")
@@ -84,6 +85,27 @@ async def join(wish: Application, waiting: Callable[[str], None]) -> tuple[Crede
         ),
         Joined(addresses=(wish.address,), kind=kind, name=answer.name, server_name=wish.server_name),
     )
+
+
+async def _approved(address: str, trusted: Credentials, request: pb.JoinRequest) -> Any:
+    """The answer once an operator has approved.
+
+    A control plane that is restarted meanwhile, or cannot answer for another reason of its own, is asked again: the key
+    that the token went to is here alone. Raises GenieHiveError: it will not have this host.
+    """
+    lost = False
+    while True:
+        await asyncio.sleep(POLL_S)
+        try:
+            answer = await _ask(address, trusted, "Join", request)
+        except InternalError as error:
+            if not lost:
+                _log.warning("%s Asking again and again until there is an answer.", error)
+            lost = True
+            continue
+        lost = False
+        if not answer.pending_approval:
+            return answer
 
 
 async def renew(address: str, credentials: Credentials) -> Credentials:

@@ -47,6 +47,8 @@ class SqlStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.joins = JoinStore(database)
+        """Join tokens and members, in the same database."""
 
     @classmethod
     async def open(cls, url: str) -> Self:
@@ -67,11 +69,6 @@ class SqlStore:
     async def close(self) -> None:
         """Ends all connections."""
         await self._database.close()
-
-    @property
-    def joins(self) -> JoinStore:
-        """Join tokens and members, in the same database."""
-        return JoinStore(self._database)
 
     async def load(self) -> Registry:
         """Everything that the store holds, but for benchmark samples; commands oldest first."""

@@ -199,6 +199,20 @@ async def test_approval_is_waited_for(tmp_path, monkeypatch):
         assert credentials.leaf.identity == ATLAS
 
 
+async def test_who_waits_for_approval_waits_through_a_restart_of_the_control_plane(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(joining, "POLL_S", 0.02)
+    waiting = asyncio.get_running_loop().create_future()
+    async with secure(tls_config(tmp_path, join_approval=True)) as plane:
+        joining_host = asyncio.create_task(plane.join(await plane.token(), "atlas", waiting.set_result))
+        async with asyncio.timeout(5):
+            await waiting
+    await until(lambda: asyncio.sleep(0, "cannot reach" in caplog.text or joining_host.done()))
+    async with secure(tls_config(tmp_path, join_approval=True, listen=plane.address)) as plane:
+        await plane.access.ApproveNode(pb.ApproveNodeRequest(host_id="atlas"))
+        credentials, _ = await joining_host
+        assert credentials.leaf.identity == ATLAS
+
+
 async def test_what_joined_is_still_known_after_a_restart(tmp_path):
     config = tls_config(tmp_path)
     async with secure(config) as plane:
