@@ -28,7 +28,7 @@ from gateway.view import RoutingView
 from geniehive import codec, dial
 from geniehive.benchmarks.report import samples_in
 from geniehive.config import Config
-from geniehive.errors import InvalidRequest, NotFound, NotReady
+from geniehive.errors import InvalidRequest, NotFound, NotReady, Unauthenticated
 from geniehive.resources import BenchmarkSample, HealthStatus, LeaseState, Operation
 from geniehive.routing.ledger import Ask
 from geniehive.routing.match import match
@@ -62,7 +62,6 @@ class ClusterViews:
         self._cluster = cluster_rpc.ClusterServiceStub(channel)
         self._benchmarks = benchmark_rpc.BenchmarkServiceStub(channel)
         self._node_key = node_key
-        self._metadata = dial.metadata(node_key=node_key)
         self._limits = config.gateway
         self._weights = config.routing.weights
         self.orders = ClusterOrders(channel, node_key, config.gateway)
@@ -149,13 +148,18 @@ class ClusterViews:
         The control plane decides whether the caller may: it gets the caller's own key, never the gateway's alone.
         """
         samples = samples_in(await self._body(exchange))
-        metadata = dial.metadata(node_key=self._node_key, admin_key=presented(exchange.request.headers))
         query = benchmark_pb.IngestSamplesRequest(samples=_encoded(samples))
         try:
-            answer = await self._benchmarks.IngestSamples(query, metadata=metadata, timeout=_ANSWER_WITHIN_S)
+            answer = await self._benchmarks.IngestSamples(
+                query, metadata=self._keys(exchange.request), timeout=_ANSWER_WITHIN_S
+            )
         except grpc.aio.AioRpcError as error:
             raise refused(error, param="samples") from error
         return self._answer({"object": "list", "sample_ids": list(answer.sample_ids)})
+
+    def _keys(self, request: web.Request) -> tuple[tuple[str, str], ...]:
+        """The gateway's key and the caller's: where the gateway has none of its own, the caller's has to do."""
+        return dial.metadata(node_key=self._node_key, admin_key=presented(request.headers))
 
     async def _body(self, exchange: Exchange) -> bytes:
         return await read_json(exchange, cap=self._limits.max_body_bytes, timeout_s=self._limits.body_timeout_s)
@@ -168,7 +172,7 @@ class ClusterViews:
             limit=_limit(request.query.get("limit")),
         )
         try:
-            answer = await self._benchmarks.ListSamples(query, metadata=self._metadata, timeout=_ANSWER_WITHIN_S)
+            answer = await self._benchmarks.ListSamples(query, metadata=self._keys(request), timeout=_ANSWER_WITHIN_S)
         except grpc.aio.AioRpcError as error:
             raise unreachable(error) from error
         return self._answer({"object": "list", "data": [plain(codec.sample_from_pb(each)) for each in answer.samples]})
@@ -177,7 +181,7 @@ class ClusterViews:
         """GET /v1/cluster/events[?host_id=…]: what happens, as server-sent events, until the client leaves."""
         request = exchange.request
         query = cluster_pb.WatchEventsRequest(host_id=request.query.get("host_id", ""))
-        call = self._cluster.WatchEvents(query, metadata=self._metadata)
+        call = self._cluster.WatchEvents(query, metadata=self._keys(request))
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
         try:
             async with exchange.deadline(_FOREVER_S):
@@ -193,7 +197,13 @@ class ClusterViews:
         except grpc.aio.AioRpcError as error:
             if not response.prepared:
                 raise unreachable(error) from error
-            await response.write(b'event: error\ndata: {"message":"the control plane went away: connect again"}\n\n')
+            if error.code() is grpc.StatusCode.UNAUTHENTICATED:  # it knows of a revocation before this gateway does
+                over = exchange.interruption or Unauthenticated("this token was revoked, or has expired")
+                await response.write(b"event: error\n" + error_event(over))
+            else:
+                await response.write(
+                    b'event: error\ndata: {"message":"the control plane went away: connect again"}\n\n'
+                )
         finally:
             call.cancel()
         return response
