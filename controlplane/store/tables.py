@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text
 
-HEAD = "0003"
+HEAD = "0004"
 """Revision of the newest migration: stored databases at it start without loading alembic."""
 
 VERSION_TABLE = "geniehive_schema"

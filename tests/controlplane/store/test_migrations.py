@@ -63,3 +63,17 @@ async def test_a_migration_that_was_cut_is_done_again(tmp_path, monkeypatch):
     store = await SqlStore.open(url)
     assert await store.next_epoch() == 1
     await store.close()
+
+
+@pytest.mark.parametrize("how", ["UPDATE audit_entries SET actor = 'x'", "DELETE FROM audit_entries", "REPLACE"])
+async def test_the_database_refuses_to_change_the_audit_log(tmp_path, how):
+    await (await SqlStore.open(f"sqlite+aiosqlite:///{tmp_path}/hive.sqlite3")).close()
+    columns, row = "entry_id, at_ms, actor, action, subject, outcome", "7, 1, 'root', 'token.create', 'ci', 'ok'"
+    if how == "REPLACE":
+        how = f"REPLACE INTO audit_entries ({columns}) VALUES (7, 1, 'x', 'y', 'z', 'ok')"
+    with sqlite3.connect(tmp_path / "hive.sqlite3") as other:
+        other.execute(f"INSERT INTO audit_entries ({columns}) VALUES ({row})")
+        with pytest.raises(sqlite3.IntegrityError, match="only grows"):
+            other.execute(how)
+        assert other.execute("SELECT actor FROM audit_entries").fetchall() == [("root",)]
+    other.close()
