@@ -21,7 +21,7 @@ import geniehive
 from gateway.attempts import Attempts
 from gateway.auth import INFERENCE, Authenticator
 from gateway.cluster import ClusterViews
-from gateway.http import Server
+from gateway.http import refusal_of
 from gateway.inflight import InFlight
 from gateway.listen import bind, url_of
 from gateway.meter import MetricsMeter
@@ -32,11 +32,11 @@ from gateway.openai.generate import Generate
 from gateway.openai.models import Models
 from gateway.operations import Operations
 from gateway.receipts import Receipts
-from gateway.relay import Spawn
 from gateway.request_views import RequestViews
 from gateway.router import Router
 from gateway.routes import route_table
 from gateway.routing_watch import RoutingWatch
+from gateway.server.server import Server, Spawn
 from gateway.siblings import Siblings
 from gateway.upstream import Upstream
 from gateway.view import RoutingView
@@ -89,18 +89,30 @@ async def serve(
     ):
         watching = tasks.create_task(watch.run())
         cluster = ClusterViews(view, in_flight, channel, node_key, config)
-        front = build_app(config, view, in_flight, upstream, cluster, requests, spawner(tasks))
+        spawn = spawner(tasks)
+        front = build_app(config, view, in_flight, upstream, cluster, requests, spawn)
         async with requests.answering():
-            await _listen(config, sock, front, stop, ready)
+            await _listen(config, sock, front, spawn, stop, ready)
         watching.cancel()
 
 
 async def _listen(
-    config: Config, sock: socket.socket, front: Front, stop: asyncio.Event, ready: Callable[[str], None]
+    config: Config,
+    sock: socket.socket,
+    front: Front,
+    spawn: Spawn,
+    stop: asyncio.Event,
+    ready: Callable[[str], None],
 ) -> None:
     """Answer until told to stop, then drain. The port stays open meanwhile: /readyz has to say no."""
     limits, drain_s = config.gateway, config.gateway.drain_timeout_s
-    server = Server(front, header_timeout_s=limits.header_timeout_s, max_connections=limits.max_connections)
+    server = Server(
+        front,
+        refusal_of,
+        spawn,
+        header_timeout_s=limits.header_timeout_s,
+        max_connections=limits.max_connections,
+    )
     listener = await asyncio.get_running_loop().create_server(server, sock=sock, backlog=_BACKLOG)
     calm_collector()
     try:
@@ -111,7 +123,6 @@ async def _listen(
         await front.drain(drain_s)
     finally:
         listener.close()
-        server.pre_shutdown()
         await server.shutdown(_LAST_GRACE_S)
 
 

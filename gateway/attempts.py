@@ -18,8 +18,9 @@ from gateway.answers import Stream, Whole
 from gateway.errors import passed_on, should_repeat
 from gateway.exchange import Exchange
 from gateway.middleware import Meter
-from gateway.relay import Comments, Spawn, commit, end_with, relay
+from gateway.relay import Comments, commit, end_with, relay
 from gateway.retry_budget import RetryBudget
+from gateway.server.server import Spawn
 from gateway.sse import Rewrite, SseScanner, told_in, too_large
 from gateway.upstream import Refused, Upstream, UpstreamRequest, UpstreamResponse
 from gateway.verdict import AttemptFailed, judge, judge_answer, judge_event

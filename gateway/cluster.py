@@ -19,6 +19,8 @@ from gateway.cluster_bodies import named, parse_match, shown
 from gateway.exchange import Exchange
 from gateway.inflight import InFlight
 from gateway.intake import read_json
+from gateway.relay import commit
+from gateway.server.request import Request
 from gateway.view import RoutingView
 from geniehive import codec, dial
 from geniehive.benchmarks.report import samples_in
@@ -70,19 +72,19 @@ class ClusterViews:
         self._limits = config.gateway
         self._weights = config.routing.weights
 
-    async def hosts(self, request: web.Request) -> web.Response:
+    async def hosts(self, request: Request) -> web.Response:
         """GET /v1/cluster/hosts[/{host_id}]."""
         return self._listed(request, "host_id", self._view.current().snapshot.hosts)
 
-    async def services(self, request: web.Request) -> web.Response:
+    async def services(self, request: Request) -> web.Response:
         """GET /v1/cluster/services[/{service_id}]."""
         return self._listed(request, "service_id", self._view.current().snapshot.services)
 
-    async def roles(self, request: web.Request) -> web.Response:
+    async def roles(self, request: Request) -> web.Response:
         """GET /v1/cluster/roles[/{role_id}]."""
         return self._listed(request, "role_id", self._view.current().shape.roles)
 
-    def _listed(self, request: web.Request, key: str, things: dict[str, Any]) -> web.Response:
+    def _listed(self, request: Request, key: str, things: dict[str, Any]) -> web.Response:
         """One thing by the id in the path, else all by id."""
         if (wanted := request.match_info.get(key)) is None:
             return self._answer({"object": "list", "data": [plain(things[name]) for name in sorted(things)]})
@@ -90,7 +92,7 @@ class ClusterViews:
             raise NotFound(f"no {key.removesuffix('_id')} {wanted!r}; there are: {_some(things)}", param=key)
         return self._answer(plain(things[wanted]))
 
-    async def health(self, _request: web.Request) -> web.Response:
+    async def health(self, _request: Request) -> web.Response:
         """GET /v1/cluster/health: the cluster in a few numbers."""
         table = self._view.current()
         services = table.shape.services.values()
@@ -108,7 +110,7 @@ class ClusterViews:
             }
         )
 
-    async def resolve(self, request: web.Request) -> web.Response:
+    async def resolve(self, request: Request) -> web.Response:
         """GET /v1/cluster/routes/resolve?model=…[&operation=…]: what a name leads to now."""
         name = request.query.get("model")
         if not name:
@@ -165,7 +167,7 @@ class ClusterViews:
     async def _body(self, exchange: Exchange) -> bytes:
         return await read_json(exchange, cap=self._limits.max_body_bytes, timeout_s=self._limits.body_timeout_s)
 
-    async def benchmarks(self, request: web.Request) -> web.Response:
+    async def benchmarks(self, request: Request) -> web.Response:
         """GET /v1/cluster/benchmarks[?service_id=…&workload=…&limit=…]: samples, newest first."""
         query = benchmark_pb.ListSamplesRequest(
             service_id=request.query.get("service_id", ""),
@@ -178,22 +180,22 @@ class ClusterViews:
             raise _unreachable(error) from error
         return self._answer({"object": "list", "data": [plain(codec.sample_from_pb(each)) for each in answer.samples]})
 
-    async def events(self, request: web.Request) -> web.StreamResponse:
+    async def events(self, exchange: Exchange) -> web.StreamResponse:
         """GET /v1/cluster/events[?host_id=…]: what happens, as server-sent events, until the client leaves."""
-        query = cluster_pb.WatchEventsRequest(host_id=request.query.get("host_id", ""))
+        query = cluster_pb.WatchEventsRequest(host_id=exchange.request.query.get("host_id", ""))
         call = self._cluster.WatchEvents(query, metadata=self._metadata)
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
         try:
             await call.wait_for_connection()
-            await response.prepare(request)
+            response = commit(exchange)
             async for event in call:
                 await response.write(_sse(event))
         except grpc.aio.AioRpcError as error:
-            if not response.prepared:
+            if exchange.response is None:
                 raise _unreachable(error) from error
             await response.write(b'event: error\ndata: {"message":"the control plane went away: connect again"}\n\n')
         finally:
             call.cancel()
+        await response.write_eof()
         return response
 
     def _answer(self, body: Json) -> web.Response:

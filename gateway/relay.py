@@ -8,9 +8,7 @@ comment lines keep the connection of the client alive.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any
 
 from aiohttp import web
 
@@ -18,12 +16,10 @@ from gateway.answers import Stream
 from gateway.errors import error_event, passed_on
 from gateway.exchange import Exchange
 from gateway.pump import Pump
+from gateway.server.server import Spawn
 from gateway.sse import DONE, SseScanner
 from gateway.upstream import UpstreamResponse
 from geniehive.errors import GenieHiveError, UpstreamTimeout, UpstreamUnavailable
-
-Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], asyncio.Task[None]]
-"""Starts what it is given as a task; not a coroutine, which would be lost if the task is cancelled before it begins."""
 
 _SSE_HEADERS = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
 _COMMENT = b": keepalive\n\n"

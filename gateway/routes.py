@@ -15,6 +15,7 @@ from gateway.openai.generate import Generate
 from gateway.openai.models import Models
 from gateway.operations import Operations
 from gateway.request_views import RequestViews
+from gateway.server.request import Request
 from geniehive.resources import Operation
 
 _GENERATED = (
@@ -64,18 +65,18 @@ def _cluster(views: ClusterViews) -> tuple[Route, ...]:
         ("health", views.health),
         ("routes/resolve", views.resolve),
         ("benchmarks", views.benchmarks),
-        ("events", views.events),
     )
     return (
         *(Route(f"/v1/cluster/{noun}", "GET", _of_request(view), scope=READ) for noun, _, view in listed),
         *(Route(f"/v1/cluster/{noun}/", "GET", _of_request(view, key), scope=READ) for noun, key, view in listed),
         *(Route(f"/v1/cluster/{noun}", "GET", _of_request(view), scope=READ) for noun, view in plain),
+        Route("/v1/cluster/events", "GET", views.events, scope=READ),
         Route("/v1/cluster/routes/match", "POST", views.match, scope=READ),
         Route("/v1/cluster/benchmarks", "POST", views.ingest, scope=OPERATOR),
     )
 
 
-def _of_request(view: Callable[[web.Request], Awaitable[web.StreamResponse]], key: str = "") -> Handler:
+def _of_request(view: Callable[[Request], Awaitable[web.StreamResponse]], key: str = "") -> Handler:
     """A handler that knows requests only; the name in the path becomes its match_info under `key`."""
 
     async def handle(exchange: Exchange) -> web.StreamResponse:
