@@ -113,9 +113,7 @@ class Connection(asyncio.Protocol):
         if parser is None or not self._more:
             return
         if self._body is None and (len(data) > UNSUSPICIOUS or self._head_size is not None):
-            self._head_size = self._head_size or HeadSize()
-            if not self._head_size.fits(data):
-                self._refuse(Refused(TOO_LARGE, too_large=True))
+            self._count_head(data)
         try:
             if self._more:
                 parser.feed_data(data)
@@ -123,12 +121,33 @@ class Connection(asyncio.Protocol):
             self._stay(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self._refuse(Refused(_NOT_HTTP))
-        if self._pieces and self._body is not None:
-            self._hand_over(self._body)
-        if self._begun and self._header_timer is None:
-            self._expect_head()
+        if self._body is not None:
+            self._body_came(self._body)
+        elif self._begun:
+            self._head_goes_on(data)
         if self._requests and (self._waiter is not None or self._task is None):
             self._wake()
+
+    def _count_head(self, data: bytes) -> None:
+        """These bytes are of a head, which may be too large."""
+        if self._head_size is None:
+            self._head_size = HeadSize()
+        if not self._head_size.fits(data):
+            self._refuse(Refused(TOO_LARGE, too_large=True))
+
+    def _head_goes_on(self, data: bytes) -> None:
+        """A head began, and is not complete: there is a time for that, and a size."""
+        if self._header_timer is None:
+            self._expect_head()
+        if self._head_size is None and self._more:
+            self._count_head(data)
+
+    def _body_came(self, body: Body) -> None:
+        """A part of a body came, and it is not complete."""
+        if self._pieces:
+            self._hand_over(body)
+        if len(self._fields) > MAX_HEADERS:  # trailers
+            self._refuse(Refused(TOO_LARGE, too_large=True))
 
     def pause_writing(self) -> None:
         """See asyncio.Protocol."""
@@ -191,8 +210,6 @@ class Connection(asyncio.Protocol):
         if last:
             body.complete = True
         body.feed(pieces)
-        if len(self._fields) > MAX_HEADERS:  # trailers
-            self._refuse(Refused(TOO_LARGE, too_large=True))
 
     def _stay(self, rest: bytes) -> None:
         """The client would like another protocol, and stays with this one: its body is read as it is framed.
@@ -345,7 +362,9 @@ class Connection(asyncio.Protocol):
         keep = await self._server.serve(request) and not self._closing
         if self.writing_paused:
             await self.drain()
-        if not request.body.complete and (self._welcomed or b"expect" not in request.fields):
+        if not self._more and not self._requests:
+            await self._leave()
+        elif not request.body.complete and (self._welcomed or b"expect" not in request.fields):
             await self._linger(request.body)
         self._welcomed = False
         return keep and request.body.complete

@@ -50,7 +50,8 @@ class Request:
     """What a client asks. `fields` are the headers as bytes, names in lower case; `http10` is an old client."""
 
     __slots__ = (
-        "__weakref__", "_names", "_target", "body", "connection", "fields", "headers", "http10", "keep_alive", "method", "path",
+        "__weakref__", "_names", "_target", "body", "connection", "fields", "headers", "http10", "keep_alive",
+        "method", "path",
     )  # fmt: skip
 
     def __init__(
@@ -122,4 +123,4 @@ def _path(target: str) -> str:
     """The path of a target with a query, or in absolute form (RFC 9112, 3.2.2)."""
     if target.startswith("/"):
         return target.partition("#")[0].partition("?")[0]
-    return urlsplit(target).path or target
+    return (urlsplit(target).path or "/") if "://" in target else target
