@@ -14,10 +14,14 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Final
 
+from controlplane.access_service import AccessService
+from controlplane.audit import Auditor
 from controlplane.auth import Gatekeeper
 from controlplane.benchmark_book import RESTORED
 from controlplane.benchmarks import BenchmarkService
 from controlplane.cluster import ClusterState
+from controlplane.endpoint_guard import EndpointGuard
+from controlplane.endpoint_policy import EndpointPolicy
 from controlplane.events import Instant
 from controlplane.leases import LeaseTerms
 from controlplane.loop import ControlLoop
@@ -27,6 +31,7 @@ from controlplane.prober import Prober
 from controlplane.roles import RoleCatalogue
 from controlplane.server import ControlServer, Servicers, check_address
 from controlplane.store.sql_store import SqlStore
+from controlplane.token_desk import TokenDesk
 from controlplane.watch import RoutingWatch
 from geniehive.clock import Clock, SystemClock
 from geniehive.config import Config
@@ -117,15 +122,20 @@ def _prober(config: Config, loop: ControlLoop) -> Prober:
 
 
 async def _start_server(config: Config, loop: ControlLoop, store: SqlStore, clock: Clock) -> ControlServer:
+    policy = EndpointPolicy(config.control.allowed_endpoints, (one.endpoint for one in config.services))
+    auth = config.auth
+    gatekeeper = Gatekeeper(auth.node_api_keys, auth.admin_api_keys, auth.client_api_keys, tokens=loop.tokens)
+    auditor = Auditor(loop, clock, gatekeeper)
     servicers = Servicers(
-        node=NodeSessions(loop),
+        node=NodeSessions(loop, EndpointGuard(policy)),
         routing=RoutingWatch(loop),
-        cluster=ClusterService(loop, clock, routing=config.routing),
-        benchmarks=BenchmarkService(store, loop, clock),
+        cluster=ClusterService(loop, clock, gatekeeper, auditor, routing=config.routing),
+        benchmarks=BenchmarkService(store, loop, clock, auditor),
+        access=AccessService(TokenDesk(loop, store, clock, auditor)),
     )
     return await ControlServer.start(
         servicers,
-        Gatekeeper(config.auth.node_api_keys, config.auth.admin_api_keys),
+        gatekeeper,
         listen=config.control.listen,
         max_message_bytes=config.control.max_message_bytes,
     )

@@ -1,77 +1,97 @@
-"""Who may call what: one table from methods to the keys that open them, and the interceptor that asks it.
+"""Who calls, and whether they may: keys of the config, tokens of the cluster, and the interceptor that asks.
 
-A node key (metadata `x-geniehive-node-key`) opens the streams of nodes and gateways, and all reads; an
-admin key (`x-api-key`, or `authorization: Bearer`) opens everything of operators. Health is always open.
-Where no key of either kind is configured everything is open, which the config allows on loopback alone.
-A call is refused before its message is read, and without telling whether the method exists.
+A node key (metadata `x-geniehive-node-key`) is for the streams of nodes and gateways, and for reads. Keys and
+tokens of operators come as `x-api-key` or `authorization: Bearer`; `controlplane.methods` says which scope opens
+what. Where neither the config has a node or admin key nor anybody ever made an administrator's token, everything
+is open, which the config allows on loopback alone. A call is refused before its message is read, and without
+telling whether the method exists.
 """
 
 from __future__ import annotations
 
+import hmac
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from enum import Enum, auto
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import grpc
 import grpc.aio
 
+from controlplane.methods import A_NODE, Need, need_of
+from controlplane.refusals import Refusals
+from geniehive.access import CALLER, EVERY, held, is_over
 from geniehive.dial import API_KEY, NODE_KEY
 from geniehive.errors import GenieHiveError, PermissionDenied, Unauthenticated, wire_of
-from geniehive.tokens import KeyRing, bearer
+from geniehive.resources import AccessKey
+from geniehive.tokens import LONGEST, KeyRing, bearer, sha256
 
-_ADMIN_HOW = f"{API_KEY!r} or 'authorization: Bearer KEY'"
+ANONYMOUS = "anonymous"
+Metadata = Mapping[str, str | bytes]
+Context = grpc.aio.ServicerContext[Any, Any]
 
-
-class Need(Enum):
-    """What a method asks of its caller."""
-
-    NOTHING = auto()
-    NODE = auto()
-    READ = auto()  # a node key or an admin key
-    ADMIN = auto()
-
-
-_SERVICES: Mapping[str, Need] = {
-    "grpc.health.v1.Health": Need.NOTHING,
-    "grpc.reflection.v1.ServerReflection": Need.READ,
-    "grpc.reflection.v1alpha.ServerReflection": Need.READ,
-    "geniehive.v1.NodeService": Need.NODE,
-    "geniehive.v1.RoutingService": Need.NODE,
+_HOW = f"metadata {API_KEY!r} or 'authorization: Bearer KEY'"
+_SEND = {
+    Need.NODE: f"a node key in metadata {NODE_KEY!r}",
+    Need.READ: f"a node key in metadata {NODE_KEY!r}, or an admin key or a token with the scope read in {_HOW}",
+    Need.OPERATOR: f"an admin key, or a token with the scope operator, in {_HOW}",
+    Need.ADMIN: f"an admin key, or a token with the scope admin, in {_HOW}",
 }
-_READS = frozenset(
-    f"/geniehive.v1.ClusterService/{method}"
-    for method in (
-        "GetCluster",
-        "ListHosts",
-        "GetHost",
-        "ListServices",
-        "GetService",
-        "ListRoles",
-        "GetRole",
-        "ListCommands",
-        "GetCommand",
-        "ResolveRoute",
-        "MatchRoutes",
-        "WatchEvents",
-    )
-) | {"/geniehive.v1.BenchmarkService/ListSamples"}
 
 
-def need_of(method: str) -> Need:
-    """What a full method name ("/package.Service/Method") asks for; ADMIN for what the table does not name."""
-    if method in _READS:
-        return Need.READ
-    return _SERVICES.get(method.strip("/").partition("/")[0], Need.ADMIN)
+class Tokens(Protocol):
+    """The tokens of the cluster, as they are now."""
+
+    @property
+    def admins(self) -> bool:
+        """Whether there ever was an administrator's."""
+        ...
+
+    def by_hash(self, digest: bytes) -> AccessKey | None:
+        """The token with a hash; None if it is not known or revoked."""
+        ...
+
+
+class _NoTokens:
+    """Where there are none."""
+
+    admins = False
+
+    def by_hash(self, digest: bytes) -> AccessKey | None:  # noqa: ARG002 - the protocol's
+        """None."""
+        return None
+
+
+class Caller(NamedTuple):
+    """Who calls: a name for the audit log, and what it holds."""
+
+    name: str = ANONYMOUS
+    holds: frozenset[str] = frozenset()
+    problem: str = "no_key"
+    """Why there is no good key, as `Refusals` counts it; empty if there is one."""
+    expires_at: int | None = None
+    """End of the token's validity in Unix seconds."""
 
 
 class Gatekeeper:
     """Knows the keys, by their hashes alone, and decides."""
 
-    def __init__(self, node_keys: Iterable[str], admin_keys: Iterable[str]) -> None:
+    def __init__(
+        self,
+        node_keys: Iterable[str],
+        admin_keys: Iterable[str],
+        client_keys: Iterable[str] = (),
+        *,
+        tokens: Tokens | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._node = KeyRing(node_keys, prefix="node")
         self._admin = KeyRing(admin_keys, prefix="admin")
+        self._client = KeyRing(client_keys, prefix="client")
+        self._tokens = tokens or _NoTokens()
+        self._now = now
+        self.refusals = Refusals()
 
-    def check(self, method: str, metadata: Mapping[str, str | bytes]) -> str:
+    def check(self, method: str, metadata: Metadata) -> str:
         """The name of the caller's key, empty where none was needed.
 
         Raises:
@@ -79,27 +99,75 @@ class Gatekeeper:
             PermissionDenied: A good key, for something else.
         """
         need = need_of(method)
-        if need is Need.NOTHING or not (self._node or self._admin) or (need is Need.NODE and not self._node):
+        if self._is_open(need):
             return ""
-        node = self._node.matches(metadata.get(NODE_KEY))
-        admin = self._admin.matches(metadata.get(API_KEY)) or self._admin.matches(_bearer(metadata))
-        if admin and need is not Need.NODE:
-            return admin
-        if node and need is not Need.ADMIN:
-            return node
-        raise self._refusal(need, known=bool(node or admin), sent=_sent(metadata))
+        caller = self.caller(metadata)
+        if caller.holds & need.value:
+            return self._node.matches(metadata.get(NODE_KEY)) or "" if need is Need.NODE else caller.name
+        error = self._refusal(need, caller)
+        self.refusals.note(caller.problem or "wrong_key", "" if caller.problem else caller.name, method, error.message)
+        raise error
 
-    def _refusal(self, need: Need, *, known: bool, sent: bool) -> GenieHiveError:
-        if need is Need.ADMIN and not self._admin:
+    def caller(self, metadata: Metadata) -> Caller:
+        """Who sent this metadata: by the key of an operator, else by that of a node."""
+        node = self._node.matches(metadata.get(NODE_KEY))
+        caller = self._holder(metadata)
+        if node is None:
+            return caller if caller.problem != "no_key" or NODE_KEY not in metadata else Caller(problem="unknown_key")
+        if caller.problem:
+            return Caller(node, frozenset({A_NODE}), "")
+        return caller._replace(holds=caller.holds | {A_NODE})
+
+    def of(self, context: Context) -> Caller:
+        """Who made a call."""
+        return self.caller(_metadata(context.invocation_metadata()))
+
+    def check_again(self, method: str, context: Context) -> None:
+        """Whether the caller of a stream may still have it. Raises as `check` does."""
+        self.check(method, _metadata(context.invocation_metadata()))
+
+    def time_left(self, context: Context) -> float | None:
+        """Seconds until the caller's token expires; None is no end."""
+        expires_at = self.of(context).expires_at
+        return None if expires_at is None else max(0.0, expires_at - self._now())
+
+    def _holder(self, metadata: Metadata) -> Caller:
+        key, token = metadata.get(API_KEY), _bearer(metadata)
+        presented = key or token
+        if not presented:
+            return Caller(problem="unknown_key" if API_KEY in metadata or "authorization" in metadata else "no_key")
+        if (key and token and key != token) or len(presented) > LONGEST:
+            return Caller(problem="unknown_key")
+        if name := self._admin.matches(presented):
+            return Caller(name, EVERY, "")
+        if name := self._client.matches(presented):
+            return Caller(name, frozenset({CALLER}), "")  # for the gateway's HTTP alone
+        digest = sha256(presented)
+        found = self._tokens.by_hash(digest)
+        if found is None or not hmac.compare_digest(found.secret_sha256, digest):
+            return Caller(problem="unknown_key")
+        if is_over(found, self._now()):
+            return Caller(problem="expired_key")
+        return Caller(found.name, held(found.scopes), "", found.expires_at)
+
+    def _is_open(self, need: Need) -> bool:
+        if need is Need.NOTHING or (need is Need.NODE and not self._node):
+            return True
+        return not (self._node or self._admin or self._tokens.admins)
+
+    def _refusal(self, need: Need, caller: Caller) -> GenieHiveError:
+        if need in {Need.OPERATOR, Need.ADMIN} and not self._admin and not self._tokens.admins:
             return PermissionDenied("this needs an admin key and none is configured: set auth.admin_api_keys")
-        how = {
-            Need.NODE: f"a node key in metadata {NODE_KEY!r}",
-            Need.READ: f"a node key in metadata {NODE_KEY!r}, or an admin key in {_ADMIN_HOW}",
-            Need.ADMIN: f"an admin key in metadata {_ADMIN_HOW}",
-        }[need]
-        if known:
-            return PermissionDenied(f"this key is for something else: send {how}")
-        return Unauthenticated(f"the key is not known here: send {how}" if sent else f"no key: send {how}")
+        how = _SEND[need]
+        match caller.problem:
+            case "":
+                return PermissionDenied(f"this key is for something else: send {how}")
+            case "no_key":
+                return Unauthenticated(f"no key: send {how}")
+            case "expired_key":
+                return Unauthenticated(f"the token has expired: make another (geniehive token create) and send {how}")
+            case _:
+                return Unauthenticated(f"the key is not known here: send {how}")
 
 
 class AuthInterceptor(grpc.aio.ServerInterceptor):
@@ -114,9 +182,8 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """The real handler, or one that refuses."""
-        metadata = {pair[0]: pair[1] for pair in handler_call_details.invocation_metadata or ()}
         try:
-            self._gatekeeper.check(handler_call_details.method, metadata)
+            self._gatekeeper.check(handler_call_details.method, _metadata(handler_call_details.invocation_metadata))
         except GenieHiveError as error:
             return _refuse(error, await continuation(handler_call_details))
         return await continuation(handler_call_details)
@@ -129,7 +196,7 @@ def _refuse(error: GenieHiveError, handler: grpc.RpcMethodHandler[Any, Any] | No
     still sending when the answer comes may report its own broken sending instead of the refusal.
     """
 
-    async def refuse(_request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    async def refuse(_request: Any, context: Context) -> None:
         await context.abort(grpc.StatusCode[wire_of(error).grpc], error.message)
 
     if handler is not None and handler.request_streaming:
@@ -137,10 +204,10 @@ def _refuse(error: GenieHiveError, handler: grpc.RpcMethodHandler[Any, Any] | No
     return grpc.unary_unary_rpc_method_handler(refuse)
 
 
-def _bearer(metadata: Mapping[str, str | bytes]) -> str | None:
+def _metadata(pairs: Any) -> Metadata:
+    return {pair[0]: pair[1] for pair in pairs or ()}
+
+
+def _bearer(metadata: Metadata) -> str | None:
     value = metadata.get("authorization")
     return bearer(value) if isinstance(value, str) else None
-
-
-def _sent(metadata: Mapping[str, str | bytes]) -> bool:
-    return any(name in metadata for name in (NODE_KEY, API_KEY, "authorization"))

@@ -8,16 +8,17 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
-import grpc.aio
 import msgspec
 
+from controlplane.audit import Auditor
+from controlplane.auth import Context
 from controlplane.events import SamplesStored
 from geniehive.clock import Clock
 from geniehive.codec import operation_from_pb, sample_from_pb, sample_to_pb
 from geniehive.errors import InvalidRequest
-from geniehive.resources import BenchmarkSample, Snapshot
+from geniehive.resources import AuditEntry, BenchmarkSample, Snapshot
 from geniehive.v1 import benchmark_service_pb2 as pb
 from geniehive.v1 import benchmark_service_pb2_grpc as pb_grpc
 
@@ -37,14 +38,13 @@ _NUMBERS = (
     "latency_p95_seconds",
     "quality",
 )
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class SampleStore(Protocol):
     """Where samples are kept."""
 
-    async def add_samples(self, samples: Sequence[BenchmarkSample]) -> None:
-        """Stores all or none; an id that is stored already changes nothing."""
+    async def add_samples(self, samples: Sequence[BenchmarkSample], audit: AuditEntry | None = None) -> None:
+        """Stores all or none, with the entry; an id that is stored already changes nothing."""
 
     async def list_samples(self, service_id: str, workload: str, limit: int) -> Sequence[BenchmarkSample]:
         """Newest first; an empty service or workload is any."""
@@ -66,13 +66,23 @@ class Cluster(Protocol):
 class BenchmarkService(pb_grpc.BenchmarkServiceServicer):
     """The gRPC edge of benchmark samples."""
 
-    def __init__(self, store: SampleStore, cluster: Cluster, clock: Clock) -> None:
+    def __init__(self, store: SampleStore, cluster: Cluster, clock: Clock, auditor: Auditor) -> None:
         self._store = store
         self._cluster = cluster
         self._clock = clock
+        self._auditor = auditor
 
-    async def IngestSamples(self, request: pb.IngestSamplesRequest, _context: Context) -> pb.IngestSamplesResponse:
+    async def IngestSamples(self, request: pb.IngestSamplesRequest, context: Context) -> pb.IngestSamplesResponse:
         """Stores samples, all or none."""
+        count = f"{len(request.samples)} samples"
+        async with self._auditor.doing(context, "benchmarks.ingest", count) as entry:
+            samples = self._checked(request)
+            await self._store.add_samples(samples, entry)
+        await self._cluster.offer(SamplesStored(tuple(samples)))
+        return pb.IngestSamplesResponse(sample_ids=[sample.sample_id for sample in samples])
+
+    def _checked(self, request: pb.IngestSamplesRequest) -> list[BenchmarkSample]:
+        """What is to be stored. Raises InvalidRequest naming the first sample that makes no sense."""
         if len(request.samples) > _MOST:
             raise InvalidRequest(f"{len(request.samples)} samples in one call: send at most {_MOST}", param="samples")
         now_ms = self._clock.unix_ms()
@@ -84,9 +94,7 @@ class BenchmarkService(pb_grpc.BenchmarkServiceServicer):
                 name = f" ({sample.sample_id[:80]!r})" if sample.sample_id else ""
                 raise InvalidRequest(f"samples[{position}]{name}: {wrong}; nothing was stored", param="samples")
             samples.append(self._completed(sample))
-        await self._store.add_samples(samples)
-        await self._cluster.offer(SamplesStored(tuple(samples)))
-        return pb.IngestSamplesResponse(sample_ids=[sample.sample_id for sample in samples])
+        return samples
 
     async def ListSamples(self, request: pb.ListSamplesRequest, _context: Context) -> pb.ListSamplesResponse:
         """Samples, newest first."""

@@ -18,13 +18,14 @@ from msgspec.structs import replace
 from controlplane import events as ev
 from controlplane.benchmark_book import BenchmarkBook
 from controlplane.commands import CommandBook, has_ended, moved
-from controlplane.events import Change, Delete, Effect, Instant, Kind, Persist, Put, RejectReason, SendToNode
+from controlplane.events import Append, Change, Delete, Effect, Instant, Kind, Persist, Put, RejectReason, SendToNode
 from controlplane.fleet import Fleet, durable_host
 from controlplane.health import Ended
 from controlplane.leases import LeaseTable, LeaseTerms
 from controlplane.news import News
 from controlplane.sessions import Session, SessionTable, fenced
 from controlplane.snapshots import SnapshotBook
+from controlplane.token_book import TokenBook
 from controlplane.traffic import TrafficTable
 from geniehive.errors import Conflict, StoreError
 from geniehive.resources import (
@@ -62,6 +63,7 @@ class ClusterState:
         self._commands = CommandBook(registry.commands)
         self._traffic = TrafficTable()
         self._benchmarks = BenchmarkBook(registry.samples)
+        self.tokens = TokenBook(registry.access_keys)
         self._roles = {role.role_id: role for role in registry.roles}
         self._unsaved: dict[tuple[Kind, str], Change] = {}
         self._book = SnapshotBook(
@@ -72,6 +74,8 @@ class ClusterState:
                 services=dict(self._fleet.services),
                 roles=dict(self._roles),
                 benchmarks={key: one for key, one in self._benchmarks.summaries.items() if key in self._fleet.services},
+                access_keys=dict(self.tokens.good),
+                keys_required=self.tokens.required,
             )
         )
 
@@ -140,7 +144,9 @@ class ClusterState:
         refusal = self._refuse(event)
         if refusal is not None:
             return refusal
-        changes = self._changes(event, now)
+        changes = self._access_changes(event, now) if isinstance(event, ev.Access) else self._changes(event, now)
+        if changes:
+            changes += _audited(event)
         return [Persist(changes, event)] if changes else self._commit(event, now)
 
     def _refuse(self, event: ev.Durable) -> list[Effect] | None:
@@ -155,7 +161,7 @@ class ClusterState:
             case _:
                 return None
 
-    def _changes(self, event: ev.Durable, now: Instant) -> tuple[Change, ...]:
+    def _changes(self, event: ev.OfCluster, now: Instant) -> tuple[Change, ...]:
         """What must be stored before an event may count. Raises for operators' events that make no sense."""
         match event:
             case ev.HelloReceived():
@@ -184,6 +190,9 @@ class ClusterState:
 
     def _commit(self, event: ev.Durable, now: Instant) -> list[Effect]:
         """Second step: the event counts."""
+        return self._access(event, now) if isinstance(event, ev.Access) else self._of_cluster(event, now)
+
+    def _of_cluster(self, event: ev.OfCluster, now: Instant) -> list[Effect]:
         match event:
             case ev.HelloReceived():
                 return self._hello(event, now)
@@ -464,6 +473,20 @@ class ClusterState:
         news.add("host.forgotten", f"host {host_id} is forgotten", host_id)
         return [ev.Answer(host), *self._publish(news, now)]
 
+    def _access_changes(self, event: ev.Access, now: Instant) -> tuple[Change, ...]:
+        if isinstance(event, ev.AuditNoted):
+            return (Append(event.audit),)
+        return self.tokens.changes(event, now.unix_ms / 1000)
+
+    def _access(self, event: ev.Access, now: Instant) -> list[Effect]:
+        if isinstance(event, ev.AuditNoted):
+            return [ev.Answer(None)]
+        key, news = self.tokens.commit(event), News()
+        self._book.touch_key(key.name)
+        word = "created" if key.revoked_at is None else "revoked"
+        news.add(f"token.{word}", f"token {key.name} is {word}")
+        return [ev.Answer(key), *self._publish(news, now)]
+
     def _roles_loaded(self, roles: tuple[Role, ...], now: Instant) -> list[Effect]:
         before, self._roles = self._roles, {role.role_id: role for role in roles}
         changed = {key for key in before.keys() | self._roles.keys() if before.get(key) != self._roles.get(key)}
@@ -528,9 +551,25 @@ class ClusterState:
 
     def _publish(self, news: News, now: Instant) -> list[Effect]:
         """What gateways and onlookers get to know."""
-        found = self._book.shape(self._fleet.hosts, self._fleet.services, self._roles, self._benchmarks.summaries)
+        found = self._book.shape(
+            self._fleet.hosts, self._fleet.services, self._roles, self._benchmarks.summaries, self.tokens.good
+        )
         announced = news.announce(now, self.snapshot.revision)
         return announced if found is None else [found, *announced]
+
+
+def _audited(event: ev.Durable) -> tuple[Append, ...]:
+    """What is written down with the change of an operator."""
+    match event:
+        case (
+            ev.CommandRequested(audit=entry)
+            | ev.ForgetRequested(audit=entry)
+            | ev.TokenRequested(audit=entry)
+            | ev.RevokeRequested(audit=entry)
+        ) if entry is not None:
+            return (Append(entry),)
+        case _:
+            return ()
 
 
 def _refuse_services(session_id: str, services: tuple[Service, ...]) -> list[Effect] | None:

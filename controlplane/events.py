@@ -18,6 +18,8 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from geniehive.resources import (
+    AccessKey,
+    AuditEntry,
     Availability,
     BenchmarkSample,
     Command,
@@ -52,6 +54,8 @@ class Kind(StrEnum):
     ROLE = "role"
     COMMAND = "command"
     SAMPLE = "sample"
+    ACCESS_KEY = "access_key"
+    AUDIT = "audit"
 
 
 _KINDS: Mapping[type, Kind] = {
@@ -60,6 +64,7 @@ _KINDS: Mapping[type, Kind] = {
     Role: Kind.ROLE,
     Command: Kind.COMMAND,
     BenchmarkSample: Kind.SAMPLE,
+    AccessKey: Kind.ACCESS_KEY,
 }
 
 
@@ -67,7 +72,7 @@ _KINDS: Mapping[type, Kind] = {
 class Put:
     """Store a thing, whole, in place of what has its id."""
 
-    resource: Host | Service | Role | Command | BenchmarkSample
+    resource: Host | Service | Role | Command | BenchmarkSample | AccessKey
 
     @property
     def kind(self) -> Kind:
@@ -80,7 +85,7 @@ class Put:
         match self.resource:
             case Host(host_id=key) | Service(service_id=key) | Role(role_id=key):
                 return key
-            case Command(command_id=key) | BenchmarkSample(sample_id=key):
+            case Command(command_id=key) | BenchmarkSample(sample_id=key) | AccessKey(name=key):
                 return key
 
 
@@ -92,7 +97,16 @@ class Delete:
     key: str
 
 
-Change = Put | Delete
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Write down, for ever, who did what; in one transaction with what was done."""
+
+    entry: AuditEntry
+    kind: Kind = Kind.AUDIT
+    key: str = ""
+
+
+Change = Put | Delete | Append
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +118,7 @@ class Registry:
     roles: Sequence[Role] = ()
     commands: Sequence[Command] = ()
     samples: Sequence[BenchmarkSample] = ()
+    access_keys: Sequence[AccessKey] = ()
 
 
 class Store(Protocol):
@@ -205,9 +220,11 @@ class CommandRequested:
     the first one. DRAIN and RESUME set the host's availability in the same write.
 
     Raises NotFound (host, service), Conflict (the id was used for something else), StoreError.
+    `audit` is written down with it, here and below.
     """
 
     command: Command
+    audit: AuditEntry | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,6 +240,31 @@ class ForgetRequested:
     """An operator forgets a host that is not up. Answer: the Host. Raises NotFound, Conflict, StoreError."""
 
     host_id: str
+    audit: AuditEntry | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRequested:
+    """An administrator makes a token. Answer: the AccessKey. Raises Conflict, StoreError."""
+
+    key: AccessKey
+    audit: AuditEntry | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevokeRequested:
+    """An administrator ends a token, at a time in Unix seconds. Answer: the AccessKey. Raises NotFound, StoreError."""
+
+    name: str
+    at: int
+    audit: AuditEntry | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditNoted:
+    """Something was tried, and failed, or changed nothing that the loop owns. Answer: None. Raises StoreError."""
+
+    audit: AuditEntry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,7 +325,9 @@ class UnsavedDue:
     """It is time to try again to store what nodes told while the store refused."""
 
 
-Durable = (
+Access = TokenRequested | RevokeRequested | AuditNoted
+
+OfCluster = (
     UnsavedDue
     | HelloReceived
     | InventoryReceived
@@ -293,6 +337,8 @@ Durable = (
     | ForgetRequested
     | RolesLoaded
 )
+
+Durable = OfCluster | Access
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,7 +475,7 @@ class ClusterEvent:
 
     `kind` is one of host.up, host.stale, host.offline, host.forgotten, host.fenced, host.availability,
     service.added, service.removed, service.<health>, command.<state>, roles.changed, roles.refused,
-    leases.held, leases.released, leases.credited, store.failed, store.works.
+    token.created, token.revoked, leases.held, leases.released, leases.credited, store.failed, store.works.
     """
 
     at_ms: int

@@ -27,6 +27,7 @@ from controlplane.cluster import ClusterState
 from controlplane.events import ClusterEvent, Effect, Event, Instant, Persist, Store, ToNode
 from controlplane.feeds import RoutingFeed
 from controlplane.mailbox import Letter, Mailbox
+from controlplane.token_book import TokenBook
 from geniehive.clock import Clock
 from geniehive.errors import GenieHiveError, NotReady, StoreError
 from geniehive.resources import Command, Host, Snapshot
@@ -104,6 +105,11 @@ class ControlLoop:
     def commands(self) -> tuple[Command, ...]:
         """Every command, oldest first."""
         return self._state.commands
+
+    @property
+    def tokens(self) -> TokenBook:
+        """Every token; for reading."""
+        return self._state.tokens
 
     @property
     def gateways(self) -> int:

@@ -12,18 +12,19 @@ ThingT = TypeVar("ThingT")
 _SHOWN = 200
 
 
-def find(what: str, known: Mapping[str, ThingT], key: str) -> ThingT:
-    """The thing with this id; `what` is its noun ("host", "service", …).
+def find(what: str, known: Mapping[str, ThingT], key: str, param: str = "") -> ThingT:
+    """The thing with this id; `what` is its noun ("host", "service", …), `param` the field, if not its id.
 
     Raises:
         InvalidRequest: The id is empty.
         NotFound: Nothing has it; the message names near misses.
     """
+    param = param or f"{what}_id"
     if not key:
-        raise InvalidRequest(f"{what}_id is empty: name a {what}", param=f"{what}_id")
+        raise InvalidRequest(f"{param} is empty: name a {what}", param=param)
     found = known.get(key)
     if found is None:
-        raise NotFound(f"no {what} {key[:_SHOWN]!r}; {_hint(what, known, key[:_SHOWN])}", param=f"{what}_id")
+        raise NotFound(f"no {what} {key[:_SHOWN]!r}; {_hint(what, known, key[:_SHOWN])}", param=param)
     return found
 
 

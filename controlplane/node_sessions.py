@@ -9,6 +9,7 @@ times, loses its stream.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import uuid
 from typing import Any, Final
@@ -16,6 +17,8 @@ from typing import Any, Final
 import grpc
 
 from controlplane import events as ev
+from controlplane.endpoint_guard import EndpointGuard
+from controlplane.endpoint_policy import peer_address
 from controlplane.events import RejectReason, ToNode
 from controlplane.loop import ControlLoop
 from geniehive import codec
@@ -70,8 +73,9 @@ class NodeStream:
 class NodeSessions(node_service_pb2_grpc.NodeServiceServicer):
     """`NodeService`."""
 
-    def __init__(self, loop: ControlLoop, *, outbox_limit: int = OUTBOX_LIMIT) -> None:
+    def __init__(self, loop: ControlLoop, guard: EndpointGuard, *, outbox_limit: int = OUTBOX_LIMIT) -> None:
         self._loop = loop
+        self._guard = guard
         self._outbox_limit = outbox_limit
 
     async def Connect(self, request_iterator: Any, context: _Context) -> None:
@@ -105,11 +109,11 @@ class NodeSessions(node_service_pb2_grpc.NodeServiceServicer):
                     message: Any = await context.read()
                 if not isinstance(message, pb.NodeMessage):
                     return  # the node closed its half
-                await self._take(stream, message)
+                await self._take(stream, message, context.peer())
         except TimeoutError:
             log.info("closing session %s: the node says nothing", stream.session_id)
 
-    async def _take(self, stream: NodeStream, message: pb.NodeMessage) -> None:
+    async def _take(self, stream: NodeStream, message: pb.NodeMessage, peer: str) -> None:
         """One message: to the loop, or refused."""
         if not message.HasField("hello") and message.session_id != stream.session_id:
             words = f"session {message.session_id!r} is not this stream's: say Hello again"
@@ -120,6 +124,9 @@ class NodeSessions(node_service_pb2_grpc.NodeServiceServicer):
         except ValueError as error:
             stream.send(ev.Reject(RejectReason.INVALID, str(error)))
             return
+        if isinstance(event, ev.HelloReceived | ev.InventoryReceived) and event.services:
+            vetted = await self._guard.vet(message.host_id, event.services, peer_address(peer))
+            event = dataclasses.replace(event, services=vetted)
         await self._loop.offer(event)
 
 

@@ -7,23 +7,25 @@ whose `command_id` was used before gets the first answer again.
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable
-from typing import Any, cast
+from typing import cast
 
-import grpc.aio
 import msgspec
 
 from controlplane import routes
-from controlplane.events import CommandRequested, ForgetRequested
+from controlplane.audit import Auditor
+from controlplane.auth import Context, Gatekeeper
+from controlplane.events import ClusterEvent, CommandRequested, ForgetRequested
 from controlplane.loop import ControlLoop
 from controlplane.near import find
 from geniehive import __version__, codec
 from geniehive.clock import Clock
 from geniehive.command_codec import command_to_pb
 from geniehive.config import RoutingConfig
-from geniehive.errors import InvalidRequest, NotReady
-from geniehive.resources import Command, CommandKind, HealthStatus, Host, LeaseState, Service
+from geniehive.errors import InvalidRequest, NotReady, Unauthenticated
+from geniehive.resources import AuditEntry, Command, CommandKind, HealthStatus, Host, LeaseState, Service
 from geniehive.v1 import cluster_service_pb2 as pb
 from geniehive.v1 import cluster_service_pb2_grpc as pb_grpc
 
@@ -31,7 +33,7 @@ _DEFAULT_COMMANDS = 100
 _MOST_COMMANDS = 1000
 _LONGEST_ID = 256
 _ROUTING = RoutingConfig()
-Context = grpc.aio.ServicerContext[Any, Any]
+_WATCH = "/geniehive.v1.ClusterService/WatchEvents"
 
 
 def new_command_id() -> str:
@@ -40,12 +42,14 @@ def new_command_id() -> str:
 
 
 class ClusterService(pb_grpc.ClusterServiceServicer):
-    """The gRPC edge for operators; `routing` is that section of the config."""
+    """The gRPC edge for operators; `routing` is that section of the config. Without `callers` it is open."""
 
     def __init__(
         self,
         loop: ControlLoop,
         clock: Clock,
+        callers: Gatekeeper | None = None,
+        auditor: Auditor | None = None,
         *,
         routing: RoutingConfig = _ROUTING,
         new_id: Callable[[], str] = new_command_id,
@@ -55,6 +59,8 @@ class ClusterService(pb_grpc.ClusterServiceServicer):
         self._started = clock.monotonic()
         self._routing = routing
         self._new_id = new_id
+        self._callers = callers or Gatekeeper((), ())
+        self._auditor = auditor or Auditor(loop, clock, self._callers)
 
     # --- reads ---------------------------------------------------------------------------------
 
@@ -77,6 +83,7 @@ class ClusterService(pb_grpc.ClusterServiceServicer):
             services_total=len(snapshot.services),
             gateways=self._loop.gateways,
             uptime_seconds=self._clock.monotonic() - self._started,
+            refused_calls=self._callers.refusals.counts,
         )
 
     async def ListHosts(self, _request: pb.ListHostsRequest, _context: Context) -> pb.ListHostsResponse:
@@ -127,7 +134,7 @@ class ClusterService(pb_grpc.ClusterServiceServicer):
 
     async def ResolveRoute(self, request: pb.ResolveRouteRequest, _context: Context) -> pb.ResolveRouteResponse:
         """What a model name leads to now."""
-        return routes.resolve_route(request, self._loop.snapshot, self._routing.default_strategy)
+        return routes.resolve_route(request, self._loop.snapshot, self._routing)
 
     async def MatchRoutes(self, request: pb.MatchRoutesRequest, _context: Context) -> pb.MatchRoutesResponse:
         """Roles and services for a task in words."""
@@ -136,10 +143,13 @@ class ClusterService(pb_grpc.ClusterServiceServicer):
     async def WatchEvents(
         self, request: pb.WatchEventsRequest, context: Context
     ) -> AsyncIterator[pb.WatchEventsResponse]:
-        """What happens in the cluster, as it happens."""
+        """What happens in the cluster, as it happens; until the caller's token ends."""
         with self._loop.events() as events:
             await context.send_initial_metadata(())  # from here on nothing is missed: let the caller know
-            async for event in events:
+            coming = aiter(events)
+            while (event := await self._next_event(coming, context)) is not None:
+                if event.kind == "token.revoked":
+                    self._callers.check_again(_WATCH, context)
                 if request.host_id in {"", event.host_id}:
                     yield pb.WatchEventsResponse(
                         at_ms=event.at_ms,
@@ -151,35 +161,51 @@ class ClusterService(pb_grpc.ClusterServiceServicer):
                     )
         raise NotReady("the control plane is stopping, or this watcher read too slowly: watch again")
 
+    async def _next_event(self, events: AsyncIterator[ClusterEvent], context: Context) -> ClusterEvent | None:
+        """What happens next; None at the end. Raises Unauthenticated when the caller's token expires before."""
+        try:
+            async with asyncio.timeout(self._callers.time_left(context)):
+                return await anext(events, None)
+        except TimeoutError:
+            raise Unauthenticated("the token has expired: make another (geniehive token create)") from None
+
     # --- orders --------------------------------------------------------------------------------
 
-    async def LoadModel(self, request: pb.LoadModelRequest, _context: Context) -> pb.LoadModelResponse:
+    async def LoadModel(self, request: pb.LoadModelRequest, context: Context) -> pb.LoadModelResponse:
         """Orders a node to bring a model into memory."""
         size = request.context_size if request.HasField("context_size") else None
-        command = self._about_model(CommandKind.LOAD, request, size)
-        return pb.LoadModelResponse(command=command_to_pb(await self._order(command)))
+        async with self._auditor.doing(context, "model.load", f"{request.service_id} {request.asset_id}") as entry:
+            command = await self._order(self._about_model(CommandKind.LOAD, request, size), entry)
+        return pb.LoadModelResponse(command=command_to_pb(command))
 
-    async def UnloadModel(self, request: pb.UnloadModelRequest, _context: Context) -> pb.UnloadModelResponse:
+    async def UnloadModel(self, request: pb.UnloadModelRequest, context: Context) -> pb.UnloadModelResponse:
         """Orders a node to take a model out of memory."""
-        command = self._about_model(CommandKind.UNLOAD, request, None)
-        return pb.UnloadModelResponse(command=command_to_pb(await self._order(command)))
+        async with self._auditor.doing(context, "model.unload", f"{request.service_id} {request.asset_id}") as entry:
+            command = await self._order(self._about_model(CommandKind.UNLOAD, request, None), entry)
+        return pb.UnloadModelResponse(command=command_to_pb(command))
 
-    async def ProbeService(self, request: pb.ProbeServiceRequest, _context: Context) -> pb.ProbeServiceResponse:
+    async def ProbeService(self, request: pb.ProbeServiceRequest, context: Context) -> pb.ProbeServiceResponse:
         """Orders a node to look at a service now."""
-        command = self._about_service(CommandKind.PROBE, request.service_id, request.command_id)
-        return pb.ProbeServiceResponse(command=command_to_pb(await self._order(command)))
+        async with self._auditor.doing(context, "service.probe", request.service_id) as entry:
+            command = await self._order(
+                self._about_service(CommandKind.PROBE, request.service_id, request.command_id), entry
+            )
+        return pb.ProbeServiceResponse(command=command_to_pb(command))
 
-    async def DrainHost(self, request: pb.DrainHostRequest, _context: Context) -> pb.DrainHostResponse:
+    async def DrainHost(self, request: pb.DrainHostRequest, context: Context) -> pb.DrainHostResponse:
         """Takes a host out of the routes."""
-        return pb.DrainHostResponse(host=codec.host_to_pb(await self._about_host(CommandKind.DRAIN, request.host_id)))
+        host = await self._about_host(CommandKind.DRAIN, request.host_id, context)
+        return pb.DrainHostResponse(host=codec.host_to_pb(host))
 
-    async def ResumeHost(self, request: pb.ResumeHostRequest, _context: Context) -> pb.ResumeHostResponse:
+    async def ResumeHost(self, request: pb.ResumeHostRequest, context: Context) -> pb.ResumeHostResponse:
         """Puts a drained host back into the routes."""
-        return pb.ResumeHostResponse(host=codec.host_to_pb(await self._about_host(CommandKind.RESUME, request.host_id)))
+        host = await self._about_host(CommandKind.RESUME, request.host_id, context)
+        return pb.ResumeHostResponse(host=codec.host_to_pb(host))
 
-    async def ForgetHost(self, request: pb.ForgetHostRequest, _context: Context) -> pb.ForgetHostResponse:
+    async def ForgetHost(self, request: pb.ForgetHostRequest, context: Context) -> pb.ForgetHostResponse:
         """Forgets a host that is not up."""
-        await self._loop.ask(ForgetRequested(host_id=self._host(request.host_id).host_id))
+        async with self._auditor.doing(context, "node.forget", request.host_id) as entry:
+            await self._loop.ask(ForgetRequested(host_id=self._host(request.host_id).host_id, audit=entry))
         return pb.ForgetHostResponse()
 
     # --- helpers -------------------------------------------------------------------------------
@@ -225,9 +251,10 @@ class ClusterService(pb_grpc.ClusterServiceServicer):
             updated_at_ms=now_ms,
         )
 
-    async def _about_host(self, kind: CommandKind, host_id: str) -> Host:
-        await self._order(self._command(kind, self._host(host_id).host_id))
+    async def _about_host(self, kind: CommandKind, host_id: str, context: Context) -> Host:
+        async with self._auditor.doing(context, f"node.{kind}", host_id) as entry:
+            await self._order(self._command(kind, self._host(host_id).host_id), entry)
         return self._host(host_id)
 
-    async def _order(self, command: Command) -> Command:
-        return cast("Command", await self._loop.ask(CommandRequested(command=command)))
+    async def _order(self, command: Command, audit: AuditEntry) -> Command:
+        return cast("Command", await self._loop.ask(CommandRequested(command=command, audit=audit)))

@@ -7,6 +7,7 @@ from geniehive.config import RoutingConfig
 from geniehive.errors import InvalidRequest, NoServiceAvailable
 from geniehive.resources import Snapshot
 from geniehive.routing.candidate import Candidate, Resolution
+from geniehive.routing.ledger import told_ledger
 from geniehive.routing.match import DEFAULT_LIMIT, Match, Wanted, match
 from geniehive.routing.resolve import resolve
 from geniehive.routing.score import explain, measured
@@ -16,9 +17,12 @@ from geniehive.v1 import cluster_service_pb2 as pb
 
 
 def resolve_route(
-    request: pb.ResolveRouteRequest, snapshot: Snapshot, default_strategy: str
+    request: pb.ResolveRouteRequest, snapshot: Snapshot, routing: RoutingConfig
 ) -> pb.ResolveRouteResponse:
     """What a gateway that knows this snapshot, and has no request open, does with a model name.
+
+    The order is that of the strategy, by what engines and gateways told of load and speed; what a gateway
+    learned from its own requests, and which prompts are warm where, it alone knows.
 
     Raises:
         ModelNotFound: Nothing has the name; near misses are named.
@@ -26,9 +30,9 @@ def resolve_route(
     """
     if not request.model:
         raise InvalidRequest("model is empty: name an asset, alias, service or role", param="model")
-    table = RoutingTable(snapshot, default_strategy)
+    table = RoutingTable(snapshot, routing.default_strategy, routing.scored)
     found = _resolution(table, request)
-    candidates = order(table, found, {}, 0) if found.candidates else ()
+    candidates = order(table, found, {}, 0, ledger=told_ledger(table, found)) if found.candidates else ()
     role = next((each.role for each in candidates), found.role)
     return pb.ResolveRouteResponse(
         match=found.match,
@@ -63,7 +67,7 @@ def match_routes(request: pb.MatchRoutesRequest, snapshot: Snapshot, routing: Ro
         modality=request.modality,
         services=request.include_direct_services,
     )
-    found = match(RoutingTable(snapshot, routing.default_strategy), wanted, routing.weights)
+    found = match(RoutingTable(snapshot, routing.default_strategy, routing.scored), wanted, routing.weights)
     return pb.MatchRoutesResponse(matches=[_match(each) for each in found[: request.limit or DEFAULT_LIMIT]])
 
 

@@ -23,6 +23,8 @@ from controlplane.reflection import add_reflection
 from controlplane.rpc_errors import ErrorInterceptor
 from geniehive.errors import ConfigError
 from geniehive.v1 import (
+    access_service_pb2,
+    access_service_pb2_grpc,
     benchmark_service_pb2,
     benchmark_service_pb2_grpc,
     cluster_service_pb2,
@@ -52,6 +54,7 @@ class Servicers:
     routing: routing_service_pb2_grpc.RoutingServiceServicer
     cluster: cluster_service_pb2_grpc.ClusterServiceServicer
     benchmarks: benchmark_service_pb2_grpc.BenchmarkServiceServicer
+    access: access_service_pb2_grpc.AccessServiceServicer
 
 
 class ControlServer:
@@ -122,6 +125,7 @@ async def _add_services(server: grpc.aio.Server, servicers: Servicers) -> health
             benchmark_service_pb2_grpc.add_BenchmarkServiceServicer_to_server,
             servicers.benchmarks,
         ),
+        (_service(access_service_pb2), access_service_pb2_grpc.add_AccessServiceServicer_to_server, servicers.access),
     )
     health_servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)

@@ -1,6 +1,6 @@
 """The picture that gateways route by, and how it changes: two lanes.
 
-Shape (hosts, services, assets, health, roles, availability) goes out at once and counts the revision
+Shape (hosts, services, assets, health, roles, keys, availability) goes out at once and counts the revision
 up; measurements wait for `observed` and leave the revision as it is. Whoever changes something names
 its id here; only what was named is compared, so a heartbeat costs the same in a fleet of any size.
 A snapshot is immutable: each change makes a new one, and readers keep the one they have.
@@ -14,13 +14,24 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from controlplane.events import Publish, PublishObserved
-from geniehive.resources import Host, HostObserved, Observed, Role, Service, ServiceBenchmarks, Snapshot, SnapshotDelta
+from geniehive.resources import (
+    AccessKey,
+    Host,
+    HostObserved,
+    Observed,
+    Role,
+    Service,
+    ServiceBenchmarks,
+    Snapshot,
+    SnapshotDelta,
+)
 
-T = TypeVar("T", Host, Service, Role, ServiceBenchmarks)
+T = TypeVar("T", Host, Service, Role, ServiceBenchmarks, AccessKey)
 
 _NO_OBSERVED = Observed()
 _NO_HOST_OBSERVED = HostObserved()
 _NO_BENCHMARKS: Mapping[str, ServiceBenchmarks] = {}
+_NO_KEYS: Mapping[str, AccessKey] = {}
 
 
 def _host_shape(host: Host) -> Host:
@@ -39,6 +50,10 @@ def _benchmarks_shape(benchmarks: ServiceBenchmarks) -> ServiceBenchmarks:
     return benchmarks
 
 
+def _key_shape(key: AccessKey) -> AccessKey:
+    return key
+
+
 class SnapshotBook:
     """The last published snapshot, and the ids that may have moved since."""
 
@@ -47,6 +62,7 @@ class SnapshotBook:
         self._hosts: set[str] = set()
         self._services: set[str] = set()
         self._roles: set[str] = set()
+        self._keys: set[str] = set()
         self._moved_hosts: set[str] = set()
         self._moved_services: set[str] = set()
 
@@ -64,16 +80,22 @@ class SnapshotBook:
         """Name roles that may have moved."""
         self._roles |= roles
 
+    def touch_key(self, name: str) -> None:
+        """Name a token that may have moved."""
+        self._keys.add(name)
+
     def shape(
         self,
         hosts: Mapping[str, Host],
         services: Mapping[str, Service],
         roles: Mapping[str, Role],
         benchmarks: Mapping[str, ServiceBenchmarks] = _NO_BENCHMARKS,
+        keys: Mapping[str, AccessKey] = _NO_KEYS,
     ) -> Publish | None:
         """A delta with what was named and has another shape; None if nothing has.
 
-        Benchmarks go with their service: those of a service that is not known are not published.
+        Benchmarks go with their service: those of a service that is not known are not published. With its first
+        token a cluster is one that asks for keys, and stays so.
         """
         now = self.snapshot
         put_hosts, gone_hosts = _compare(self._hosts, now.hosts, hosts, _host_shape)
@@ -81,10 +103,11 @@ class SnapshotBook:
         put_roles, gone_roles = _compare(self._roles, now.roles, roles, _role_shape)
         measured = {key: benchmarks[key] for key in self._services & services.keys() & benchmarks.keys()}
         put_marks, gone_marks = _compare(self._services, now.benchmarks, measured, _benchmarks_shape)
+        put_keys, gone_keys = _compare(self._keys, now.access_keys, keys, _key_shape)
         self._note_moved(put_hosts, put_services, hosts, services)
-        self._hosts, self._services, self._roles = set(), set(), set()
+        self._hosts, self._services, self._roles, self._keys = set(), set(), set(), set()
         changed = (put_hosts, gone_hosts, put_services, gone_services, put_roles, gone_roles, put_marks, gone_marks)
-        if not any(changed):
+        if not any(changed) and not (put_keys or gone_keys):
             return None
         delta = SnapshotDelta(
             base_revision=now.revision,
@@ -96,6 +119,9 @@ class SnapshotBook:
             removed_role_ids=gone_roles,
             benchmarks=put_marks,
             removed_benchmarks=gone_marks,
+            access_keys=put_keys,
+            removed_access_keys=gone_keys,
+            keys_required=now.keys_required or bool(put_keys),
         )
         self.snapshot = replace(
             now,
@@ -104,6 +130,8 @@ class SnapshotBook:
             services=_after(now.services, {one.service_id: one for one in put_services}, gone_services),
             roles=_after(now.roles, {one.role_id: one for one in put_roles}, gone_roles),
             benchmarks=_after(now.benchmarks, {one.service_id: one for one in put_marks}, gone_marks),
+            access_keys=_after(now.access_keys, {one.name: one for one in put_keys}, gone_keys),
+            keys_required=delta.keys_required,
         )
         return Publish(now.epoch, self.snapshot.revision, delta)
 
@@ -160,6 +188,8 @@ def _compare(
 
 
 def _after(before: dict[str, T], put: Mapping[str, T], gone: tuple[str, ...]) -> dict[str, T]:
+    if not put and not gone:
+        return before  # it is never changed, so the next snapshot may have it too
     after = {**before, **put}
     for key in gone:
         after.pop(key, None)

@@ -23,6 +23,7 @@ from gateway.auth import INFERENCE, Authenticator
 from gateway.cluster import ClusterViews
 from gateway.http import refusal_of
 from gateway.inflight import InFlight
+from gateway.key_watch import KeyWatch
 from gateway.listen import bind, url_of
 from gateway.meter import MetricsMeter
 from gateway.metrics import Metrics
@@ -31,6 +32,7 @@ from gateway.openai.audio import Audio
 from gateway.openai.generate import Generate
 from gateway.openai.models import Models
 from gateway.operations import Operations
+from gateway.permits import Permits
 from gateway.receipts import Receipts
 from gateway.request_views import RequestViews
 from gateway.router import Router
@@ -68,7 +70,7 @@ async def serve(
 ) -> None:
     """One worker on a bound socket: its watch of the cluster, its upstream connections, its server."""
     requests = RequestViews(Receipts(config.gateway.receipts), siblings or Siblings())
-    view = RoutingView(config.routing.default_strategy)
+    view = RoutingView(config.routing.default_strategy, config.routing.scored)
     in_flight = InFlight(time.monotonic)
     targets, node_key = config.control_plane.targets, config.control_plane.node_api_key
     gateway_id = config.gateway.gateway_id or f"gateway-{secrets.token_hex(4)}"
@@ -151,7 +153,8 @@ def build_app(
     receipts = requests.receipts
     meter = MetricsMeter(metrics, receipts.keep)
     attempts = Attempts(upstream, in_flight, limits, spawn, meter, random.random)
-    router = Router(view, in_flight, receipts=limits.receipts > 0)
+    permits = Permits()
+    router = Router(view, in_flight, receipts=limits.receipts > 0, permits=permits)
     operations = Operations(view, metrics, geniehive.__version__)
     table = route_table(
         Generate(router, attempts, limits),
@@ -166,7 +169,8 @@ def build_app(
         table, authenticator.check, meter, refused_when_draining=INFERENCE, request_timeout_s=limits.request_timeout_s
     )
     operations.front = front
-    receipts.open_exchanges = lambda: front.exchanges
+    receipts.open_exchanges = permits.open_exchanges = lambda: front.exchanges
+    view.follow(KeyWatch(authenticator, permits.open_exchanges).changed)
     return front
 
 

@@ -1,27 +1,36 @@
-"""Who asks: API keys of clients and admins, checked before the body is read.
+"""Who asks: keys of the config and tokens of the cluster, checked before the body is read.
 
-`X-Api-Key` and `Authorization: Bearer` are the same thing. A key in the query is not looked at. With
-no client key configured everybody on this machine may do everything (the config refuses that on any
-other address).
+`X-Api-Key` and `Authorization: Bearer` are the same thing. A key in the query is not looked at. The tokens come with
+the snapshot; a request is one look into a table by the key's hash, so how long that takes tells nothing about how
+close a guess was. With no client key configured, and no token ever made, everybody on this machine may ask (the config
+refuses that on any other address); what needs more is then for the config's admin keys, where there are some.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from geniehive.errors import PermissionDenied, Unauthenticated
-from geniehive.resources import Operation
-from geniehive.tokens import KeyRing, bearer
+from gateway.view import no_picture
+from geniehive.access import (
+    ADMIN,
+    CALLER,
+    EVERY,
+    EVERYBODYS,
+    INFERENCE,
+    OPERATOR,
+    PLAIN_CLIENT,
+    PUBLIC,
+    READ,
+    TOKEN_PREFIX,
+    held,
+)
+from geniehive.errors import GenieHiveError, PermissionDenied, Unauthenticated
+from geniehive.resources import AccessKey, Operation
+from geniehive.tokens import LONGEST, bearer, sha256
 
-INFERENCE = "inference"
-READ = "read"
-OPERATOR = "operator"
-ADMIN = "admin"
-PUBLIC = ""  # a route for everybody
-
-_EVERY = frozenset({INFERENCE, READ, OPERATOR, ADMIN})
-_CLIENT = frozenset({INFERENCE, READ})
+__all__ = ("ADMIN", "CALLER", "EVERYBODYS", "INFERENCE", "OPERATOR", "PUBLIC", "READ", "Authenticator", "Principal")
 
 
 class Principal(NamedTuple):
@@ -36,38 +45,130 @@ class Principal(NamedTuple):
     priority: str = ""
     """"interactive" or "batch"; empty is interactive."""
     max_concurrency: int | None = None
-    """Requests that it may have open at once; None is no limit."""
+    """Requests that it may have open at once in one worker; None is no limit."""
+    expires_at: int | None = None
+    """End of its validity in Unix seconds; None is none."""
+    limited: bool = False
+    """Whether `models`, `operations` or `max_concurrency` say anything."""
+    token: bool = False
+    """Whether it is a token of the cluster, which may be revoked; else a key of the config."""
 
 
-ANYBODY = Principal("anonymous", _EVERY)
+ANYBODY = Principal("anonymous", EVERY)
+_ANY_CLIENT = Principal("anonymous", PLAIN_CLIENT)
 
 
 class Authenticator:
-    """Checks the credentials of a request against the configured keys."""
+    """Checks the credentials of a request. `now` is a clock in Unix seconds."""
 
-    def __init__(self, client_keys: tuple[str, ...], admin_keys: tuple[str, ...]) -> None:
-        self._clients = KeyRing(client_keys, prefix="client")
-        self._admins = KeyRing(admin_keys, prefix="admin")
-        self._open = not self._clients
+    def __init__(
+        self, client_keys: tuple[str, ...], admin_keys: tuple[str, ...], *, now: Callable[[], float] = time.time
+    ) -> None:
+        self._configured = _configured(client_keys, "client", PLAIN_CLIENT) | _configured(admin_keys, "admin", EVERY)
+        self._closed = bool(client_keys)
+        self._now = now
+        self._keys: Mapping[str, AccessKey] = {}
+        self._tokens: dict[str, Principal] = {}
+        self._known = self._configured
+        self._learned = False
+        self._anybody: Principal | None = None
+        """Who a stranger is; None where strangers are refused."""
+
+    def learn(self, keys: Mapping[str, AccessKey], *, required: bool) -> None:
+        """These are the cluster's tokens now; `required` is whether there ever was one."""
+        before, tokens = self._keys, self._tokens
+        self._tokens = {
+            name: tokens[name] if before.get(name) is key or before.get(name) == key else _principal(key)
+            for name, key in keys.items()
+        }
+        found = {key.secret_sha256: self._tokens[name] for name, key in keys.items()}
+        self._keys, self._known, self._learned = keys, found | self._configured, True
+        if self._closed or required or keys:
+            self._anybody = None
+        else:
+            self._anybody = _ANY_CLIENT if self._configured else ANYBODY
 
     def check(self, headers: Mapping[str, str], scope: str) -> Principal:
         """The principal of a request for a route of `scope`.
 
-        Raises Unauthenticated (no key, or a wrong one) or PermissionDenied (a key for something else).
+        Raises Unauthenticated (no key, or a wrong one), PermissionDenied (a key for something else), or NotReady
+        (which tokens there are is not known yet).
         """
-        if scope == PUBLIC or self._open:
-            return ANYBODY
-        principal = self._principal(headers)
-        if scope not in principal.scopes:
-            raise PermissionDenied(f"this key may not do that: the route needs the scope {scope!r}")
-        return principal
+        return self.check_key(headers.get("X-Api-Key"), headers.get("Authorization"), scope)
 
-    def _principal(self, headers: Mapping[str, str]) -> Principal:
-        given = headers.get("X-Api-Key") or bearer(headers.get("Authorization"))
-        if not given:
-            raise Unauthenticated("no API key: send it as `Authorization: Bearer KEY` or `X-Api-Key: KEY`")
-        if name := self._clients.matches(given):
-            return Principal(name, _CLIENT)
-        if name := self._admins.matches(given):
-            return Principal(name, _EVERY)
-        raise Unauthenticated("this API key is not known here: it must be one of the gateway's auth.client_api_keys")
+    def check_key(self, api_key: str | None, authorization: str | None, scope: str) -> Principal:
+        """The same, by the values of the two headers; None or empty where they were not sent."""
+        if scope == PUBLIC or self._anybody is ANYBODY:
+            return ANYBODY
+        if authorization and (token := bearer(authorization)) is not None:
+            if api_key and api_key != token:
+                raise Unauthenticated("two API keys: `Authorization` and `X-Api-Key` differ, send one of them")
+            api_key = token
+        found = self._known.get(sha256(api_key)) if api_key and len(api_key) <= LONGEST else None
+        if found is None:
+            found = self._stranger(api_key)
+        elif found.expires_at is not None and self._now() >= found.expires_at:
+            raise Unauthenticated("this token has expired: ask an administrator for another")
+        if scope not in found.scopes:
+            if found is _ANY_CLIENT:
+                raise Unauthenticated(
+                    f"this takes an admin key, since there is one: the route needs the scope {scope!r}"
+                )
+            raise PermissionDenied(f"this key may not do that: the route needs the scope {scope!r}")
+        return found
+
+    def _stranger(self, api_key: str | None) -> Principal:
+        """Who has no key that is known here, where that is nobody in particular; else the error is raised."""
+        if self._anybody is not None:
+            return self._anybody
+        if not self._learned and (not self._closed or (api_key or "").startswith(TOKEN_PREFIX)):
+            raise no_picture()  # which tokens there are is a part of it
+        if not api_key:
+            raise Unauthenticated(
+                "no API key: send it as `Authorization: Bearer KEY` or `X-Api-Key: KEY`; one in the query is not read"
+            )
+        raise Unauthenticated(
+            "this API key is not known here: it must be a token that was not revoked (geniehive token list), or one of"
+            " the gateway's auth.client_api_keys"
+        )
+
+    def ended(self, who: object) -> GenieHiveError | None:
+        """Why a principal that was let in may no longer go on; None while it may."""
+        if not isinstance(who, Principal) or not who.token:
+            return None
+        if self._tokens.get(who.name) is not who:
+            return Unauthenticated("this token was revoked while the request ran")
+        if who.expires_at is not None and self._now() >= who.expires_at:
+            return Unauthenticated("this token has expired while the request ran")
+        return None
+
+    def next_expiry(self) -> float | None:
+        """Seconds until the next token expires; None if none will."""
+        now = self._now()
+        ends = (key.expires_at - now for key in self._keys.values() if key.expires_at is not None)
+        return min((seconds for seconds in ends if seconds > 0), default=None)
+
+
+def presented(headers: Mapping[str, str]) -> str:
+    """The key that a checked request came with, to be passed on to the control plane; empty where there is none."""
+    key = headers.get("X-Api-Key") or bearer(headers.get("Authorization")) or ""
+    return key if key.isascii() and key.isprintable() else ""
+
+
+def _configured(keys: tuple[str, ...], prefix: str, scopes: frozenset[str]) -> dict[bytes, Principal]:
+    return {sha256(key): Principal(f"{prefix}-{number}", scopes) for number, key in enumerate(keys, 1)}
+
+
+def _principal(key: AccessKey) -> Principal:
+    limited = bool(key.models or key.operations or key.max_concurrency is not None)
+    return Principal(
+        key.name,
+        held(key.scopes),
+        frozenset(key.models),
+        frozenset(key.operations),
+        key.priority,
+        key.max_concurrency,
+        key.expires_at,
+        limited,
+        token=True,
+    )

@@ -15,25 +15,22 @@ import grpc.aio
 import msgspec
 from aiohttp import web
 
+from gateway.auth import presented
 from gateway.cluster_bodies import named, parse_match, shown
+from gateway.cluster_orders import ClusterOrders
+from gateway.control_errors import refused, unreachable
+from gateway.errors import error_event
 from gateway.exchange import Exchange
 from gateway.inflight import InFlight
 from gateway.intake import read_json
+from gateway.plain import Json, plain
 from gateway.relay import commit
 from gateway.server.request import Request
 from gateway.view import RoutingView
 from geniehive import codec, dial
 from geniehive.benchmarks.report import samples_in
 from geniehive.config import Config
-from geniehive.dial import answer_of
-from geniehive.errors import (
-    ControlPlaneUnreachable,
-    GenieHiveError,
-    InvalidRequest,
-    NotFound,
-    PayloadTooLarge,
-    PermissionDenied,
-)
+from geniehive.errors import InvalidRequest, NotFound, NotReady
 from geniehive.resources import BenchmarkSample, HealthStatus, LeaseState, Operation
 from geniehive.routing.ledger import Ask
 from geniehive.routing.match import match
@@ -41,14 +38,14 @@ from geniehive.routing.resolve import resolve
 from geniehive.routing.score import explain, measured
 from geniehive.routing.strategy import depth, order
 from geniehive.routing.table import RoutingTable
-from geniehive.tokens import bearer
 from geniehive.v1 import benchmark_service_pb2 as benchmark_pb
 from geniehive.v1 import benchmark_service_pb2_grpc as benchmark_rpc
 from geniehive.v1 import cluster_service_pb2 as cluster_pb
 from geniehive.v1 import cluster_service_pb2_grpc as cluster_rpc
 
-Json = dict[str, Any]
 _ANSWER_WITHIN_S: Final = 5.0
+_FOREVER_S: Final = 1e8
+_CONTROL_PLANE_GONE: Final = b'event: error\ndata: {"message":"the control plane went away: connect again"}\n\n'
 _DEFAULTS: Final = Config()
 
 
@@ -71,6 +68,7 @@ class ClusterViews:
         self._metadata = dial.metadata(node_key=node_key)
         self._limits = config.gateway
         self._weights = config.routing.weights
+        self.orders = ClusterOrders(channel, node_key, config.gateway)
 
     async def hosts(self, request: Request) -> web.Response:
         """GET /v1/cluster/hosts[/{host_id}]."""
@@ -154,14 +152,12 @@ class ClusterViews:
         The control plane decides whether the caller may: it gets the caller's own key, never the gateway's alone.
         """
         samples = samples_in(await self._body(exchange))
-        headers = exchange.request.headers
-        key = headers.get("X-Api-Key") or bearer(headers.get("Authorization")) or ""
-        metadata = dial.metadata(node_key=self._node_key, admin_key=key if key.isascii() and key.isprintable() else "")
+        metadata = dial.metadata(node_key=self._node_key, admin_key=presented(exchange.request.headers))
         query = benchmark_pb.IngestSamplesRequest(samples=_encoded(samples))
         try:
             answer = await self._benchmarks.IngestSamples(query, metadata=metadata, timeout=_ANSWER_WITHIN_S)
         except grpc.aio.AioRpcError as error:
-            raise _refused(error) from error
+            raise refused(error, param="samples") from error
         return self._answer({"object": "list", "sample_ids": list(answer.sample_ids)})
 
     async def _body(self, exchange: Exchange) -> bytes:
@@ -177,7 +173,7 @@ class ClusterViews:
         try:
             answer = await self._benchmarks.ListSamples(query, metadata=self._metadata, timeout=_ANSWER_WITHIN_S)
         except grpc.aio.AioRpcError as error:
-            raise _unreachable(error) from error
+            raise unreachable(error) from error
         return self._answer({"object": "list", "data": [plain(codec.sample_from_pb(each)) for each in answer.samples]})
 
     async def events(self, exchange: Exchange) -> web.StreamResponse:
@@ -185,14 +181,22 @@ class ClusterViews:
         query = cluster_pb.WatchEventsRequest(host_id=exchange.request.query.get("host_id", ""))
         call = self._cluster.WatchEvents(query, metadata=self._metadata)
         try:
-            await call.wait_for_connection()
-            response = commit(exchange)
-            async for event in call:
-                await response.write(_sse(event))
+            async with exchange.deadline(_FOREVER_S):
+                await call.wait_for_connection()
+                response = commit(exchange)
+                async for event in call:
+                    await response.write(_sse(event))
+        except TimeoutError:  # it was interrupted: its key was revoked, it took too long, or the gateway stops
+            why = exchange.interruption or NotReady("the stream has ended: connect again")
+            if exchange.response is None:
+                raise why from None
+            response = exchange.response
+            await response.write(b"event: error\n" + error_event(why))
         except grpc.aio.AioRpcError as error:
             if exchange.response is None:
-                raise _unreachable(error) from error
-            await response.write(b'event: error\ndata: {"message":"the control plane went away: connect again"}\n\n')
+                raise unreachable(error) from error
+            response = exchange.response
+            await response.write(_CONTROL_PLANE_GONE)
         finally:
             call.cancel()
         await response.write_eof()
@@ -201,19 +205,6 @@ class ClusterViews:
     def _answer(self, body: Json) -> web.Response:
         body["stale"] = self._view.stale
         return web.Response(body=msgspec.json.encode(body), content_type="application/json")
-
-
-def plain(thing: msgspec.Struct) -> Json:
-    """The resource as JSON: every field, unknown ones as null."""
-    return {name: _plain(getattr(thing, name)) for name in thing.__struct_fields__}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, msgspec.Struct):
-        return plain(value)
-    if isinstance(value, tuple):
-        return [_plain(each) for each in value]
-    return value
 
 
 def _sse(event: cluster_pb.WatchEventsResponse) -> bytes:
@@ -256,27 +247,6 @@ def _encoded(samples: Iterable[BenchmarkSample]) -> list[benchmark_pb.BenchmarkS
     return found
 
 
-def _refused(error: grpc.aio.AioRpcError) -> GenieHiveError:
-    """What the control plane said to an order."""
-    said = error.details() or ""
-    match error.code():
-        case grpc.StatusCode.INVALID_ARGUMENT:
-            return InvalidRequest(said, param="samples")
-        case grpc.StatusCode.PERMISSION_DENIED | grpc.StatusCode.UNAUTHENTICATED:
-            return PermissionDenied(f"the control plane does not take this key for that: {said}")
-        case grpc.StatusCode.RESOURCE_EXHAUSTED:
-            return PayloadTooLarge(f"the report is too large for the control plane: {said}")
-    return answer_of(error) or _unreachable(error)
-
-
 def _some(names: Iterable[str], most: int = 10) -> str:
     listed = sorted(names)
     return ", ".join(listed[:most]) + (", …" if len(listed) > most else "") if listed else "none"
-
-
-def _unreachable(error: grpc.aio.AioRpcError) -> ControlPlaneUnreachable:
-    if error.code() is grpc.StatusCode.UNAUTHENTICATED:
-        return ControlPlaneUnreachable("the control plane refuses this gateway's key: set control_plane.node_api_key")
-    return ControlPlaneUnreachable(
-        f"the control plane does not answer ({error.code().name.lower()}): try again when it is back", retry_after_s=2
-    )

@@ -10,6 +10,7 @@ from itertools import count
 
 from gateway.answers import Stream
 from gateway.deadline import Deadline
+from gateway.plan import Cut
 from gateway.server.request import Request
 from geniehive.errors import GenieHiveError, UpstreamError
 from geniehive.resources import Operation
@@ -32,6 +33,7 @@ class Exchange:
         "body_bytes",
         "body_seconds",
         "candidate",
+        "cut",
         "decision",
         "failure",
         "first_byte",
@@ -76,6 +78,8 @@ class Exchange:
         self.attempts = 0
         self.tried: list[Tried] = []
         self.candidate: Candidate | None = None
+        self.cut: Cut | None = None
+        """The stream that broke off, while the client's is still open."""
         self.first_byte: float | None = None
         """When the answer of an engine began."""
         self.overhead_seconds: float | None = None

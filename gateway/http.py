@@ -12,6 +12,7 @@ from gateway.answers import whole
 from gateway.errors import error_response
 from gateway.exchange import Exchange, RequestIds
 from gateway.server.connection import Refused
+from geniehive.access import NEEDED
 from geniehive.errors import HeadersTooLarge, InvalidRequest, MethodNotAllowed, NotFound
 from geniehive.resources import Operation
 
@@ -20,20 +21,26 @@ Handler = Callable[[Exchange], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A way in. A `path` that ends in "/" takes a name behind it; `scope` "" needs no key."""
+    """A way in. A `path` that ends in "/" takes a name behind it; `scope` "" needs no key, and has to be said."""
 
     path: str
     method: str
     handler: Handler
     operation: Operation | None = None
-    scope: str = ""
+    scope: str = "unset"
 
 
 class RouteTable:
-    """Every route; paths are compared as they were sent, so no encoding can lead around one."""
+    """Every route; paths are compared as they were sent, so no encoding can lead around one.
+
+    A route that does not say who may ask is a ValueError.
+    """
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self.routes = tuple(routes)
+        for route in self.routes:
+            if route.scope not in NEEDED:
+                raise ValueError(f"{route.method} {route.path} has no scope of geniehive.access: say who may ask")
         self._by_path: dict[str, dict[str, Route]] = {}
         for route in self.routes:
             self._by_path.setdefault(route.path, {})[route.method] = route

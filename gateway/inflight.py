@@ -107,7 +107,7 @@ class InFlight:
     def guard(self, service_id: str, candidate: Candidate | None = None, ask: Ask | None = None) -> Guard:
         """Take a place at a service; close the guard to free it. With `ask`, the ledger learns from the request."""
         now = self.now()
-        ticket = None if candidate is None or ask is None else self.ledger.begin(candidate, ask._replace(now=now))
+        ticket = None if candidate is None or ask is None else self.ledger.begin(candidate, ask, now)
         self.counts[service_id] = self.counts.get(service_id, 0) + 1
         self.moved += 1
         return Guard(self, service_id, now, ticket)

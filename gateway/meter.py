@@ -17,10 +17,14 @@ class MetricsMeter:
     def __init__(self, metrics: Metrics, keep: Callable[[Exchange, int], None]) -> None:
         self._tallies = metrics.tallies
         self._keep = keep
+        self._resumptions = metrics.resumptions
+        self._count_key = metrics.keys.count
 
     def request_done(self, exchange: Exchange, status: int) -> None:
         """One request is over; status 499 is a client that went away."""
         self._keep(exchange, status)
+        if exchange.principal is not None:
+            self._count_key(getattr(exchange.principal, "name", ""), status)
         tallies = self._tallies
         operation: str = _NO_OPERATION if exchange.operation is None else exchange.operation.value
         key = (operation, status)
@@ -38,3 +42,7 @@ class MetricsMeter:
         if not seen and len(attempts) >= _MOST_LABELS:
             attempts.clear()
         attempts[key] = seen + 1
+
+    def resumed(self, how: str, outcome: str) -> None:
+        """One attempt to go on with a cut stream is over."""
+        self._resumptions.labels(how, outcome).inc()

@@ -1,8 +1,9 @@
 """`/metrics`: counters and histograms of one worker, and what it knows of the nodes.
 
 Base units and names as Prometheus asks for them. A registry belongs to an application, not to the
-module, so that two gateways in one process do not meet. Labels are names from the snapshot or from
-short fixed lists, never what a client wrote: their number is bounded by the size of the cluster.
+module, so that two gateways in one process do not meet. Labels are names from the snapshot (of keys
+from the config, too) or from short fixed lists, never what a client wrote: their number is bounded by
+the size of the cluster.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from gateway.inflight import InFlight
+from gateway.key_counts import KeyCounts
 from gateway.view import RoutingView
 from geniehive.resources import LeaseState
 
@@ -97,6 +99,14 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.tallies = Tallies()
         self.registry.register(self.tallies)
+        self.resumptions = Counter(
+            "geniehive_gateway_resumptions",
+            "Attempts to go on with a cut stream, by how (prefill, append, repeat) and outcome.",
+            ("how", "outcome"),
+            registry=self.registry,
+        )
+        self.keys = KeyCounts()
+        self.registry.register(self.keys)
         self.registry.register(_Gauges(view, in_flight))
 
     def exposition(self) -> bytes:

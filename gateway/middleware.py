@@ -44,6 +44,10 @@ class Meter(Protocol):
         """One attempt is over: ok, failed, cut or cancelled."""
         ...
 
+    def resumed(self, how: str, outcome: str) -> None:
+        """One attempt to go on with a cut stream is over: prefill, append or repeat, and its outcome."""
+        ...
+
 
 class Front:
     """Serves each request by its route."""

@@ -78,6 +78,8 @@ class Pump:
         if failure is None:
             try:
                 self._stream.push(self._scanner.close())
+            except UpstreamUnavailable as error:
+                failure = error
             except ConnectionError as error:
                 self._raise(error)
         self._end(failure)

@@ -15,10 +15,13 @@ from aiohttp import web
 from gateway.answers import Stream
 from gateway.errors import error_event, passed_on
 from gateway.exchange import Exchange
+from gateway.opening import Begun
+from gateway.plan import Cut
 from gateway.pump import Pump
 from gateway.server.server import Spawn
 from gateway.sse import DONE, SseScanner
 from gateway.upstream import UpstreamResponse
+from gateway.verdict import judge_event
 from geniehive.errors import GenieHiveError, UpstreamTimeout, UpstreamUnavailable
 
 _SSE_HEADERS = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
@@ -32,34 +35,32 @@ def commit(exchange: Exchange, *, decided: bool = True) -> Stream:
     return exchange.response
 
 
-async def relay(
-    exchange: Exchange,
-    response: Stream,
-    upstream: UpstreamResponse,
-    scanner: SseScanner,
-    head: bytes,
-    *,
-    idle_timeout_s: float,
-    grace_s: float,
-    done_marker: bool,
-) -> bool:
+async def relay(exchange: Exchange, response: Stream, begun: Begun, scanner: SseScanner, idle_timeout_s: float) -> bool:
     """Pass a stream on, beginning with what was read of it; whether it came to its proper end.
 
-    `grace_s` is for what may follow once the engine said that it finished: usage, `[DONE]`.
+    One that was cut, and of which enough was kept for another engine to go on, stays open, as `exchange.cut`.
     """
-    failure = await _pump(exchange, response, upstream, scanner, head, idle_timeout_s, grace_s)
+    failure = await _pump(exchange, response, begun.upstream, scanner, begun.head, idle_timeout_s, begun.grace_s)
     if failure is None and not scanner.complete:
         failure = UpstreamUnavailable("the engine's stream ended before it was finished")
     if failure is None:
-        if done_marker and not scanner.done:
+        if begun.done_marker and not scanner.done:
             await response.write(DONE)
         await response.write_eof()
-        await _use_up(upstream)
+        await _use_up(begun.upstream)
         return True
-    upstream.close()
+    begun.upstream.close()
     exchange.failure = failure.message if scanner.error is None else "the engine reported an error in its stream"
-    await end_with(response, failure, scanner.error)
+    if begun.kept is not None and not exchange.interrupted and _may_go_on(scanner):
+        exchange.cut = Cut(failure, scanner.error, begun.kept, scanner.rewrite)
+    else:
+        await end_with(response, failure, scanner.error)
     return False
+
+
+def _may_go_on(scanner: SseScanner) -> bool:
+    """Whether another engine could do better: not with a request that is at fault, nor with an answer without end."""
+    return not scanner.too_long and (scanner.error is None or judge_event({}, scanner.error).retry)
 
 
 async def end_with(response: web.StreamResponse, failure: GenieHiveError, said: bytes | None = None) -> None:

@@ -1,6 +1,6 @@
 """`/v1/cluster/requests`: the receipts of this gateway, over all of its workers.
 
-A client's key sees what was asked with it, an operator's sees everything.
+A client's key sees what was asked with it; keys with the scope read, operator or admin see everything.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from gateway.auth import OPERATOR, Principal
+from gateway.auth import EVERYBODYS, Principal
 from gateway.exchange import Exchange
 from gateway.receipts import Page, Query, Receipts, is_status
 from gateway.siblings import Siblings
@@ -94,7 +94,7 @@ def _only(exchange: Exchange) -> str | None:
     """Whose requests may be seen; None is everybody's."""
     who = exchange.principal
     if isinstance(who, Principal):
-        return None if OPERATOR in who.scopes else who.name
+        return None if EVERYBODYS in who.scopes else who.name
     return ""
 
 

@@ -7,15 +7,15 @@ from itertools import count
 from typing import Protocol
 
 from gateway.exchange import Exchange
-from geniehive.errors import GenieHiveError
+from gateway.permits import Permits
+from geniehive.errors import GenieHiveError, NoServiceAvailable
 from geniehive.resources import Operation
-from geniehive.routing.candidate import Candidate
+from geniehive.routing.candidate import Candidate, Resolution
 from geniehive.routing.ledger import NO_ASK, Ask, Ledger
 from geniehive.routing.receipt import Decision, decide, named
 from geniehive.routing.resolve import resolve
-from geniehive.routing.strategy import LEARNING, LIMIT, order
+from geniehive.routing.strategy import LEARNING, LIMIT, decided
 from geniehive.routing.table import RoutingTable
-from geniehive.routing.weigh import weigh
 
 AskOf = Callable[[float, bytes], Ask]
 """What is known of a request at a time, with what the gateway puts ahead of its prompt."""
@@ -50,8 +50,9 @@ def _unread(now: float, _put_before: bytes) -> Ask:
 class Router:
     """Decides without waiting: one look at the table, one at the counts."""
 
-    def __init__(self, view: View, load: Load, *, receipts: bool = True) -> None:
+    def __init__(self, view: View, load: Load, *, receipts: bool = True, permits: Permits | None = None) -> None:
         self._view = view
+        self._permits = permits or Permits()
         self._load = load
         self._receipts = receipts
         self._turns = count()
@@ -61,23 +62,36 @@ class Router:
     ) -> tuple[Candidate, ...]:
         """Who could answer, best first; what that was decided on is kept for the receipt of the exchange.
 
-        Raises what `resolve` raises, and NotReady before the first snapshot.
+        Raises what `resolve` raises, PermissionDenied or TooManyRequests where the key's limits say so, and NotReady
+        before the first snapshot.
         """
         table = self._view.current()
+        allowed = self._permits.check(exchange, name, operation, table)
         try:
             found = resolve(table, name, operation)
+            if allowed is not None:
+                found = only(found, allowed)
         except GenieHiveError:
             if self._receipts:  # with who was looked at, where that is why
                 exchange.decision = Decision(named(name), table.remembered(name, operation))
             raise
-        counts, turn = self._load.counts, next(self._turns)
-        ledger, ask = self._load.ledger, NO_ASK
-        learns = found.strategy in LEARNING
-        if learns:  # only then the prompt is looked at, and the ledger hears of the request
+        counts, ledger, ask = self._load.counts, self._load.ledger, NO_ASK
+        if found.strategy in LEARNING and (len(found.candidates) > 1 or ledger.knows(found.candidates[0])):
+            # Only then the prompt is looked at, and the ledger hears of the request: who has no choice learns nothing.
             exchange.ask = ask = ask_of(exchange.now(), found.role.role_id.encode() if found.role else b"")
-        ordered = order(table, found, counts, turn, ask=ask, ledger=ledger, limit=LIMIT)
+        ordered, parts = decided(table, found, counts, next(self._turns), ask, ledger, LIMIT)
         if self._receipts:
-            exchange.decision = made = decide(name, found, ordered, table.observed, counts)
-            if learns:
-                made.weighed = weigh(table, found, ordered, counts, ask, ledger)
+            exchange.decision = decide(name, found, ordered, table.observed, counts, parts)
         return ordered
+
+
+def only(found: Resolution, assets: frozenset[str]) -> Resolution:
+    """What a name leads to, of these assets alone. Raises NoServiceAvailable if none of them can answer now."""
+    kept = tuple(each for each in found.candidates if each.asset.asset_id in assets)
+    if not kept:
+        raise NoServiceAvailable(
+            f"model {found.name!r}: no service can answer now with a model that this key may ask for",
+            param="model",
+            retry_after_s=5,
+        )
+    return found._replace(candidates=kept)

@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from gateway.auth import INFERENCE, OPERATOR, PUBLIC, READ
+from gateway.auth import ADMIN, CALLER, INFERENCE, OPERATOR, PUBLIC, READ
 from gateway.cluster import ClusterViews
+from gateway.cluster_orders import ClusterOrders
 from gateway.exchange import Exchange
 from gateway.http import Handler, Route, RouteTable
 from gateway.openai.audio import Audio
@@ -44,13 +45,14 @@ def route_table(
             Route("/healthz", "GET", operations.healthz, scope=PUBLIC),
             Route("/readyz", "GET", operations.readyz, scope=PUBLIC),
             Route("/metrics", "GET", operations.metrics, scope=READ),
-            Route("/v1/models", "GET", models.all, scope=READ),
-            Route("/v1/models/", "GET", models.one, scope=READ),
+            Route("/v1/models", "GET", models.all, scope=CALLER),
+            Route("/v1/models/", "GET", models.one, scope=CALLER),
             *(Route(path, "POST", generate.handler(each, path), each, INFERENCE) for path, each in _GENERATED),
             *(Route(path, "POST", audio.handler(each), each, INFERENCE) for path, each in _HEARD),
-            Route("/v1/cluster/requests", "GET", requests.all, scope=READ),
-            Route("/v1/cluster/requests/", "GET", requests.one, scope=READ),
+            Route("/v1/cluster/requests", "GET", requests.all, scope=CALLER),
+            Route("/v1/cluster/requests/", "GET", requests.one, scope=CALLER),
             *_cluster(cluster),
+            *_orders(cluster.orders),
         )
     )
 
@@ -73,6 +75,19 @@ def _cluster(views: ClusterViews) -> tuple[Route, ...]:
         Route("/v1/cluster/events", "GET", views.events, scope=READ),
         Route("/v1/cluster/routes/match", "POST", views.match, scope=READ),
         Route("/v1/cluster/benchmarks", "POST", views.ingest, scope=OPERATOR),
+    )
+
+
+def _orders(orders: ClusterOrders) -> tuple[Route, ...]:
+    return (
+        Route("/v1/cluster/commands", "GET", orders.commands, scope=READ),
+        Route("/v1/cluster/commands/", "GET", orders.command, scope=READ),
+        Route("/v1/cluster/commands", "POST", orders.order, scope=OPERATOR),
+        Route("/v1/cluster/hosts/", "DELETE", orders.forget, scope=ADMIN),
+        Route("/v1/cluster/tokens", "GET", orders.tokens, scope=ADMIN),
+        Route("/v1/cluster/tokens", "POST", orders.make_token, scope=ADMIN),
+        Route("/v1/cluster/tokens/", "DELETE", orders.revoke_token, scope=ADMIN),
+        Route("/v1/cluster/audit", "GET", orders.audit, scope=ADMIN),
     )
 
 

@@ -89,7 +89,12 @@ class SseScanner:
     """One stream. Read its attributes after each `feed`."""
 
     def __init__(
-        self, *, max_event_bytes: int = MAX_EVENT_BYTES, max_bytes: int = sys.maxsize, rewrite: Rewrite | None = None
+        self,
+        *,
+        max_event_bytes: int = MAX_EVENT_BYTES,
+        max_bytes: int = sys.maxsize,
+        rewrite: Rewrite | None = None,
+        keep: Callable[[bytes], None] | None = None,
     ) -> None:
         self.events = 0
         """Complete events seen, comments not counted."""
@@ -114,7 +119,9 @@ class SseScanner:
         self._held = bytearray()
         self._max_event_bytes = max_event_bytes
         self._max_bytes = max_bytes
-        self._rewrite = rewrite
+        self.rewrite = rewrite
+        """What becomes of the events that pass."""
+        self._keep = keep
 
     @property
     def told(self) -> Told:
@@ -125,6 +132,11 @@ class SseScanner:
     def over(self) -> bool:
         """Whether nothing that follows would be passed on."""
         return self.done or self.error is not None
+
+    @property
+    def too_long(self) -> bool:
+        """Whether more came than an answer may have."""
+        return self.bytes > self._max_bytes
 
     @property
     def complete(self) -> bool:
@@ -169,7 +181,9 @@ class SseScanner:
             passed = block if self._look(block) else b""
         else:
             passed = self._pass_each(block)
-        return passed if self._rewrite is None else self._rewrite(passed)
+        if self._keep is not None and passed:
+            self._keep(passed)
+        return passed if self.rewrite is None else self.rewrite(passed)
 
     def _pass_each(self, block: bytes) -> bytes:
         kept = []

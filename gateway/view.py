@@ -6,19 +6,37 @@ gone the last table stays, marked stale.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from geniehive.config import ScoredConfig
 from geniehive.errors import NotReady
 from geniehive.resources import HostObserved, Observed, Snapshot, SnapshotDelta
 from geniehive.routing.apply import apply_delta
 from geniehive.routing.table import RoutingTable
 
+_WEIGHTS = ScoredConfig()
+
+
+def no_picture() -> NotReady:
+    """What whoever needs to know the cluster is told before the first snapshot."""
+    return NotReady("the gateway has no picture of the cluster yet: is the control plane running?", retry_after_s=1)
+
 
 class RoutingView:
     """The current table and how fresh it is. Written by `RoutingWatch` alone."""
 
-    def __init__(self, default_strategy: str = "scored") -> None:
+    def __init__(self, default_strategy: str = "scored", weights: ScoredConfig = _WEIGHTS) -> None:
         self._default_strategy = default_strategy
+        self._weights = weights
         self.table: RoutingTable | None = None
         self.connected = False
+        self._followers: list[Callable[[Snapshot], None]] = []
+
+    def follow(self, call: Callable[[Snapshot], None]) -> None:
+        """Call with every new shape of the cluster, and with the one that is known now."""
+        self._followers.append(call)
+        if self.table is not None:
+            call(self.table.shape)
 
     @property
     def stale(self) -> bool:
@@ -28,14 +46,14 @@ class RoutingView:
     def current(self) -> RoutingTable:
         """The table. Raises NotReady before the first snapshot."""
         if self.table is None:
-            raise NotReady(
-                "the gateway has no picture of the cluster yet: is the control plane running?", retry_after_s=1
-            )
+            raise no_picture()
         return self.table
 
     def replace(self, snapshot: Snapshot) -> None:
         """Route by this snapshot from now on."""
-        self.table = RoutingTable(snapshot, self._default_strategy)
+        self.table = RoutingTable(snapshot, self._default_strategy, self._weights)
+        for call in self._followers:
+            call(snapshot)
 
     def change(self, delta: SnapshotDelta, revision: int) -> None:
         """Apply a change of shape. ValueError if it does not follow on what is here."""

@@ -20,7 +20,13 @@ import msgspec
 from google.protobuf.message import Message
 
 from geniehive import resources as r
-from geniehive.v1 import benchmark_service_pb2, cluster_service_pb2, node_service_pb2, routing_service_pb2
+from geniehive.v1 import (
+    access_service_pb2,
+    benchmark_service_pb2,
+    cluster_service_pb2,
+    node_service_pb2,
+    routing_service_pb2,
+)
 from geniehive.v1 import resources_pb2 as pb
 
 PAIRS: Final[dict[type[r.Resource], type[Message]]] = {
@@ -47,6 +53,7 @@ PAIRS: Final[dict[type[r.Resource], type[Message]]] = {
     r.ServiceState: node_service_pb2.ServiceState,
     r.ServiceTraffic: routing_service_pb2.ServiceTraffic,
     r.BenchmarkSample: benchmark_service_pb2.BenchmarkSample,
+    r.AuditEntry: access_service_pb2.AuditEntry,
 }
 
 _ENUMS: Final[dict[type[StrEnum], tuple[Any, str]]] = {
@@ -346,6 +353,26 @@ def sample_to_pb(sample: r.BenchmarkSample) -> benchmark_service_pb2.BenchmarkSa
 def sample_from_pb(message: benchmark_service_pb2.BenchmarkSample) -> r.BenchmarkSample:
     """See `decode`. Nonsense in numbers is kept, for the ingest to refuse by name."""
     return decode(r.BenchmarkSample, message)
+
+
+def key_to_pb(key: r.AccessKey) -> pb.AccessKey:
+    """See `encode`."""
+    return typing.cast("pb.AccessKey", encode(key))
+
+
+def key_from_pb(message: pb.AccessKey) -> r.AccessKey:
+    """See `decode`."""
+    return decode(r.AccessKey, message)
+
+
+def audit_to_pb(entry: r.AuditEntry) -> access_service_pb2.AuditEntry:
+    """See `encode`."""
+    return typing.cast("access_service_pb2.AuditEntry", encode(entry))
+
+
+def audit_from_pb(message: access_service_pb2.AuditEntry) -> r.AuditEntry:
+    """See `decode`."""
+    return decode(r.AuditEntry, message)
 
 
 def operation_to_pb(operation: r.Operation | None) -> pb.Operation:

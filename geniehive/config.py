@@ -20,6 +20,7 @@ SecondsOrOff = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=1)]
 Workers = Annotated[int, Meta(ge=1, le=256)]
 Weight = Annotated[float, Meta(ge=0, le=1000)]
+Exponent = Annotated[float, Meta(ge=0, le=10)]
 
 DiscoverProtocol = Literal[
     "auto",
@@ -84,6 +85,10 @@ class GatewayConfig(Section, frozen=True, kw_only=True):
     """Largest multipart body (audio, images)."""
     max_answer_bytes: Count = 1024 * 1024 * 1024
     """Largest answer of an engine, streams too; a longer one is broken off with an error."""
+    max_resume_bytes: Annotated[int, Meta(ge=0)] = 1024 * 1024
+    """Text of a stream that is kept, so that another service can go on with it when it is cut; 0 is never."""
+    max_resumptions: Annotated[int, Meta(ge=0)] = 3
+    """Attempts to go on with one stream that was cut; 0 is none."""
     max_connections: Count = 10_000
     """Clients that may be connected to each worker; more are answered 503."""
     connect_timeout_s: Seconds = 5
@@ -121,6 +126,8 @@ class ControlConfig(Section, frozen=True, kw_only=True):
     """What nodes are told; must be less than the lease."""
     max_message_bytes: Count = 16 * 1024 * 1024
     """Largest gRPC message."""
+    allowed_endpoints: tuple[str, ...] = ()
+    """Networks (192.168.1.0/24) and names of engines that nodes may announce besides addresses of their own host."""
 
 
 class ControlPlaneConfig(Section, frozen=True, kw_only=True):
@@ -176,6 +183,21 @@ class WeightsConfig(Section, frozen=True, kw_only=True):
     """Quality in benchmarks that resemble the task."""
 
 
+class ScoredConfig(Section, frozen=True, kw_only=True):
+    """How much each signal counts in the strategy `scored`: exponents of a product; 0 leaves one out."""
+
+    idle: Exponent = 1
+    """Requests there for each slot, and those that would wait."""
+    speed: Exponent = 1
+    """Generated tokens a second beside the fastest candidate's."""
+    warm: Exponent = 1
+    """Share of the prompt that is in the cache there."""
+    loaded: Exponent = 1
+    """Whether the model is in memory."""
+    benchmark: Exponent = 1
+    """Quality in benchmarks that resemble the role, and the share of requests that did not fail."""
+
+
 class RoutingConfig(Section, frozen=True, kw_only=True):
     """How services are chosen."""
 
@@ -189,6 +211,8 @@ class RoutingConfig(Section, frozen=True, kw_only=True):
     """For one such probe."""
     weights: WeightsConfig = WeightsConfig()
     """How much each signal counts in scores."""
+    scored: ScoredConfig = ScoredConfig()
+    """How much each signal counts in the strategy `scored`."""
 
 
 class NodeConfig(Section, frozen=True, kw_only=True):

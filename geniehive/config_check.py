@@ -13,6 +13,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from geniehive.config import Config, ServiceConfig
 from geniehive.config_schema import Fail
+from geniehive.endpoints import read_allowed
 from geniehive.errors import ConfigError
 from geniehive.resources import RequestPolicy
 from geniehive.routing.policy import INCLUDE_REASONING, RESERVED
@@ -127,6 +128,11 @@ def _check_control(config: Config, fail: Fail) -> None:
         raise fail(at, "is empty; name the control plane, such as 127.0.0.1:8801")
     for target in config.control_plane.targets:
         _address(target, at, fail)
+    for index, allowed in enumerate(config.control.allowed_endpoints):
+        try:
+            read_allowed(allowed)
+        except ValueError as error:
+            raise fail(("control", "allowed_endpoints", index), str(error)) from None
     if config.control.heartbeat_interval_s >= config.control.lease_ttl_s:
         raise fail(
             ("control", "lease_ttl_s"),

@@ -13,6 +13,7 @@ GenieHiveError
 │   │   └── Fenced              409  a later node agent speaks for the host
 │   ├── PayloadTooLarge         413
 │   ├── UnsupportedMediaType    415
+│   ├── TooManyRequests         429  the key has as many open as it may
 │   ├── HeadersTooLarge         431
 │   └── ConfigError             (a daemon that cannot start)
 ├── UpstreamError               an engine failed
@@ -93,6 +94,10 @@ class UnsupportedMediaType(CallerError):
     """The content type is missing or not one that the route takes."""
 
 
+class TooManyRequests(CallerError):
+    """The key has as many requests open as it may; later it may have another."""
+
+
 class HeadersTooLarge(CallerError):
     """The request line or headers are larger than allowed."""
 
@@ -165,6 +170,7 @@ WIRE: dict[type[GenieHiveError], Wire] = {
     UnsupportedMediaType: Wire(
         415, "invalid_request_error", "unsupported_media_type", "INVALID_ARGUMENT", retryable=False
     ),
+    TooManyRequests: Wire(429, "rate_limit_error", "rate_limit_exceeded", "RESOURCE_EXHAUSTED", retryable=True),
     HeadersTooLarge: Wire(431, "invalid_request_error", "headers_too_large", "RESOURCE_EXHAUSTED", retryable=False),
     ConfigError: Wire(500, "server_error", "config_error", "FAILED_PRECONDITION", retryable=False),
     CallerError: Wire(400, "invalid_request_error", "invalid_request", "INVALID_ARGUMENT", retryable=False),

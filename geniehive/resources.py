@@ -284,7 +284,7 @@ class Role(Resource, frozen=True, kw_only=True):
 
 
 class AccessKey(Resource, frozen=True, kw_only=True):
-    """A credential that gateways accept, without its secret; `expires_at` in Unix seconds."""
+    """A credential that gateways accept, without its secret; times in Unix seconds."""
 
     name: str
     secret_sha256: bytes
@@ -294,6 +294,20 @@ class AccessKey(Resource, frozen=True, kw_only=True):
     max_concurrency: int | None = None
     priority: str = ""
     expires_at: int | None = None
+    created_at: int = 0
+    created_by: str = ""
+    revoked_at: int | None = None
+
+
+class AuditEntry(Resource, frozen=True, kw_only=True):
+    """One change to the cluster: who did what to which thing, and "ok" or the error; `entry_id` is the store's."""
+
+    at_ms: int
+    actor: str
+    action: str
+    subject: str = ""
+    outcome: str = "ok"
+    entry_id: int = 0
 
 
 class BenchmarkSummary(Resource, frozen=True, kw_only=True):
@@ -330,6 +344,7 @@ class Snapshot(Resource, frozen=True, kw_only=True):
     roles: dict[str, Role] = {}
     access_keys: dict[str, AccessKey] = {}
     benchmarks: dict[str, ServiceBenchmarks] = {}
+    keys_required: bool = False
 
 
 class SnapshotDelta(Resource, frozen=True, kw_only=True):
@@ -346,6 +361,7 @@ class SnapshotDelta(Resource, frozen=True, kw_only=True):
     removed_access_keys: tuple[str, ...] = ()
     benchmarks: tuple[ServiceBenchmarks, ...] = ()
     removed_benchmarks: tuple[str, ...] = ()
+    keys_required: bool = False
 
 
 class AssetState(Resource, frozen=True, kw_only=True):

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Iterable
 
-_LONGEST = 4096  # no key is longer; what is, is refused before it is hashed
+from geniehive.access import TOKEN_PREFIX
+
+LONGEST = 4096
+"""No key is longer; what is, is refused before it is hashed."""
+
+
+def new_secret() -> str:
+    """A token: 192 bits of chance behind a prefix that scanners for leaked secrets can look for."""
+    return TOKEN_PREFIX + secrets.token_hex(24)
 
 
 def sha256(secret: str | bytes) -> bytes:
@@ -32,7 +41,7 @@ class KeyRing:
 
     def matches(self, presented: str | bytes | None) -> str | None:
         """The name of the key that was presented, or None."""
-        if not presented or len(presented) > _LONGEST:
+        if not presented or len(presented) > LONGEST:
             return None
         # By hash, in a table: how long it takes tells nothing about how close the key was.
         return self._names.get(sha256(presented))

@@ -55,7 +55,12 @@ def service(service_id: str, port: int) -> dict[str, Any]:
 
 
 def start_stack(
-    programs: Processes, services: Sequence[dict[str, Any]], *, cores: Sequence[int], with_node: bool = True
+    programs: Processes,
+    services: Sequence[dict[str, Any]],
+    *,
+    cores: Sequence[int],
+    with_node: bool = True,
+    model: str = MODEL,
 ) -> Stack:
     """Start all three and wait until the gateway lists the model (without a node agent: until it has a snapshot)."""
     config, port, control_port = _config(programs.folder, services)
@@ -64,7 +69,7 @@ def start_stack(
     needs, says = [control], b""
     if with_node:
         needs.append(_daemon(programs, "node", config, ()))
-        says = MODEL.encode()
+        says = model.encode()
     gateway.wait_until_answers(port, "/v1/models", headers=HEADERS, says=says, needs=needs)
     return Stack(gateway, port, control_port)
 

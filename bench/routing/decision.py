@@ -18,10 +18,10 @@ from kit import report
 from geniehive.resources import Asset, Health, HealthStatus, Host, Observed, Operation, Runtime, Service, Snapshot
 from geniehive.routing.affinity import fingerprint
 from geniehive.routing.ledger import Ask, Ledger, Outcome, Ticket
+from geniehive.routing.receipt import decide
 from geniehive.routing.resolve import resolve
-from geniehive.routing.strategy import LEARNING, LIMIT, STRATEGIES, order
+from geniehive.routing.strategy import LEARNING, LIMIT, STRATEGIES, decided
 from geniehive.routing.table import RoutingTable
-from geniehive.routing.weigh import weigh
 
 _DECISIONS = 6000
 _MODEL = "qwen3-8b"
@@ -60,18 +60,22 @@ def measure(services: int, strategy: str) -> tuple[float, ...]:
     opened: list[tuple[Ticket, str]] = []
     learns = strategy in LEARNING
     now, spent, kept, told = 0.0, [], [0], [0]
+    clock = time.process_time_ns
     for turn in range(_DECISIONS):
         now += 0.002
         talk = talks[turn % len(talks)]
         talk.append(json.dumps({"role": "user", "content": f"{dice.random()} and so on " * 8}).encode())
         del talk[1:-12]
         ask = Ask(now, fingerprint(b"[" + b",".join(talk) + b"]"))
-        began = time.perf_counter_ns()
+        began = clock()
         found = resolve(table, _MODEL, Operation.CHAT)
-        best = order(table, found, counts, turn, ask=ask, ledger=ledger, limit=LIMIT)
-        spent.append(time.perf_counter_ns() - began)
+        best, parts = decided(table, found, counts, turn, ask, ledger, LIMIT)
+        spent.append(clock() - began)
+        began = clock()
+        decide(_MODEL, found, best, table.observed, counts, parts)
+        told.append(clock() - began)
         name = best[0].service.service_id
-        began = time.perf_counter_ns()
+        began = clock()
         counts[name] = counts.get(name, 0) + 1
         ticket = ledger.begin(best[0], ask)
         ledger.first(ticket, now + 0.001)
@@ -81,10 +85,7 @@ def measure(services: int, strategy: str) -> tuple[float, ...]:
             counts[place] -= 1
             ledger.end(old, now, Outcome(prompt_tokens=300, cached_tokens=100, answer_tokens=50))
         if learns:
-            kept.append(time.perf_counter_ns() - began)
-            began = time.perf_counter_ns()
-            weigh(table, found, best, counts, ask, ledger)
-            told.append(time.perf_counter_ns() - began)
+            kept.append(clock() - began)
     warm = sorted(spent[_DECISIONS // 4 :])
     middles = (statistics.median(each) / 1e3 for each in (kept, told))
     return statistics.median(warm) / 1e3, warm[int(len(warm) * 0.99)] / 1e3, *middles

@@ -17,7 +17,9 @@ from controlplane.events import Kind
 from controlplane.store import tables
 from geniehive.errors import StoreError
 from geniehive.resources import (
+    AccessKey,
     Asset,
+    AuditEntry,
     BenchmarkSample,
     Command,
     Host,
@@ -105,12 +107,34 @@ def sample_row(sample: BenchmarkSample) -> Row:
     }
 
 
+def key_row(key: AccessKey) -> Row:
+    """The row of a token; a revoked one has no hash."""
+    return {
+        "name": key.name,
+        "secret_sha256": key.secret_sha256.hex() or None,
+        "revoked_at": key.revoked_at,
+        "document": _document(key),
+    }
+
+
+def audit_row(entry: AuditEntry) -> Row:
+    """The row of an audit entry; the database counts its id."""
+    return {
+        "at_ms": entry.at_ms,
+        "actor": entry.actor,
+        "action": entry.action,
+        "subject": entry.subject,
+        "outcome": entry.outcome,
+    }
+
+
 MAPPED: Mapping[Kind, Mapped] = {
     Kind.HOST: Mapped(table=tables.hosts, key="host_id", row=host_row),
     Kind.SERVICE: Mapped(table=tables.services, key="service_id", row=service_row),
     Kind.ROLE: Mapped(table=tables.roles, key="role_id", row=role_row),
     Kind.COMMAND: Mapped(table=tables.commands, key="command_id", row=command_row),
     Kind.SAMPLE: Mapped(table=tables.benchmark_samples, key="sample_id", row=sample_row),
+    Kind.ACCESS_KEY: Mapped(table=tables.access_keys, key="name", row=key_row),
 }
 
 

@@ -17,12 +17,22 @@ from sqlalchemy import Column, Table, bindparam, case, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from controlplane.events import Change, Kind, Put, Registry
+from controlplane.events import Append, Change, Delete, Kind, Put, Registry
 from controlplane.store import rows, tables
 from controlplane.store.database import DEADLINE_S, Database, is_sqlite, open_database
 from controlplane.store.failures import as_store_error
 from controlplane.store.migrate import check_integrity, migrate
-from geniehive.resources import Asset, BenchmarkSample, Command, Host, Resource, Role, Service
+from geniehive.resources import (
+    AccessKey,
+    Asset,
+    AuditEntry,
+    BenchmarkSample,
+    Command,
+    Host,
+    Resource,
+    Role,
+    Service,
+)
 
 MIGRATION_DEADLINE_S = 300.0
 """A migration may rewrite every row; it runs before anything is served."""
@@ -65,21 +75,26 @@ class SqlStore:
             assets = await _assets(connection)
             roles = await _all(connection, Kind.ROLE, Role)
             commands = await _all(connection, Kind.COMMAND, Command)
+            access_keys = await _all(connection, Kind.ACCESS_KEY, AccessKey)
         return Registry(
             hosts=hosts,
             services=rows.with_assets(services, assets),
             roles=roles,
             commands=tuple(sorted(commands, key=lambda command: (command.created_at_ms, command.command_id))),
+            access_keys=access_keys,
         )
 
     async def apply(self, changes: Sequence[Change]) -> None:
         """Makes the changes, in order, in one transaction: all or none."""
         async with self._transaction(self._database.writer, "cannot store a change of the cluster") as connection:
-            for (kind, puts), group in groupby(changes, key=lambda change: (change.kind, isinstance(change, Put))):
-                if puts:
+            for (kind, what), found in groupby(changes, key=lambda change: (change.kind, type(change))):
+                group = list(found)
+                if what is Put:
                     await _put(connection, kind, [change.resource for change in group if isinstance(change, Put)])
-                else:
+                elif what is Delete:
                     await _delete(connection, kind, [change.key for change in group])
+                else:
+                    await _append(connection, [change.entry for change in group if isinstance(change, Append)])
 
     async def next_epoch(self, at_least: int = 1) -> int:
         """A term larger than any before, and not below `at_least`: the epoch of a control plane that starts."""
@@ -92,13 +107,15 @@ class SqlStore:
             term: int = (await connection.execute(statement)).scalar_one()
         return term
 
-    async def add_samples(self, samples: Sequence[BenchmarkSample]) -> None:
-        """Stores samples, all or none; one whose id is stored already changes nothing."""
+    async def add_samples(self, samples: Sequence[BenchmarkSample], audit: AuditEntry | None = None) -> None:
+        """Stores samples, all or none; one whose id is stored already changes nothing. `audit` goes with them."""
         if not samples:
             return
         statement = _insert(self._database, tables.benchmark_samples).on_conflict_do_nothing()
         async with self._transaction(self._database.writer, "cannot store benchmark samples") as connection:
             await connection.execute(statement, [rows.sample_row(sample) for sample in samples])
+            if audit is not None:
+                await _append(connection, [audit])
 
     async def list_samples(self, service_id: str, workload: str, limit: int) -> tuple[BenchmarkSample, ...]:
         """At most `limit` samples, newest first; an empty service or workload is any."""
@@ -111,6 +128,22 @@ class SqlStore:
         async with self._transaction(self._database.reader, "cannot read benchmark samples") as connection:
             found = (await connection.execute(query.limit(limit))).all()
         return tuple(rows.decode(document, BenchmarkSample, f"sample {key}") for key, document in found)
+
+    async def list_audit(
+        self, limit: int, before: int = 0, actor: str = "", action: str = ""
+    ) -> tuple[AuditEntry, ...]:
+        """At most `limit` entries, newest first: before an id (0 is none), of an actor, of actions that begin so."""
+        table = tables.audit_entries
+        query = select(table).order_by(table.c.entry_id.desc())
+        if before:
+            query = query.where(table.c.entry_id < before)
+        if actor:
+            query = query.where(table.c.actor == actor)
+        if action:
+            query = query.where(table.c.action.startswith(action, autoescape=True))
+        async with self._transaction(self._database.reader, "cannot read the audit log") as connection:
+            found = (await connection.execute(query.limit(limit))).mappings().all()
+        return tuple(AuditEntry(**each) for each in found)
 
     async def _prepare(self) -> None:
         database = self._database
@@ -158,6 +191,10 @@ async def _put(connection: AsyncConnection, kind: Kind, resources: Sequence[Any]
     await connection.execute(statement, [mapped.row(resource) for resource in resources])
     if kind is Kind.SERVICE:
         await _put_assets(connection, resources)
+
+
+async def _append(connection: AsyncConnection, entries: Sequence[AuditEntry]) -> None:
+    await connection.execute(tables.audit_entries.insert(), [rows.audit_row(entry) for entry in entries])
 
 
 async def _put_assets(connection: AsyncConnection, services: Sequence[Service]) -> None:

@@ -11,13 +11,17 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text
 
-HEAD = "0001"
+HEAD = "0002"
 """Revision of the newest migration: stored databases at it start without loading alembic."""
 
 VERSION_TABLE = "geniehive_schema"
 """Where alembic keeps the revision; a name of our own, since a PostgreSQL may be shared."""
 
 metadata = MetaData()
+
+
+# SQLite counts by itself only in a column that is INTEGER, and that has 64 bits anyway.
+_SERIAL = BigInteger().with_variant(Integer(), "sqlite")
 
 
 def _reference(target: str) -> ForeignKey:
@@ -90,4 +94,25 @@ benchmark_samples = Table(
     Column("quality", Float, nullable=True),
     _document(),
     Index("ix_benchmark_samples_service_workload", "service_id", "workload", "measured_at_ms"),
+)
+
+access_keys = Table(
+    "access_keys",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("secret_sha256", String(64), nullable=True, unique=True),
+    Column("revoked_at", BigInteger, nullable=True),
+    _document(),
+)
+
+audit_entries = Table(
+    "audit_entries",
+    metadata,
+    Column("entry_id", _SERIAL, primary_key=True, autoincrement=True),
+    Column("at_ms", BigInteger, nullable=False, index=True),
+    Column("actor", String, nullable=False),
+    Column("action", String, nullable=False),
+    Column("subject", String, nullable=False),
+    Column("outcome", String, nullable=False),
+    sqlite_autoincrement=True,
 )

@@ -6,6 +6,7 @@ reaches the engine byte for byte.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -19,6 +20,8 @@ from gateway.openai.body import JsonBody, parse
 from gateway.openai.bulk import AT_ONCE
 from gateway.openai.conversation import ask_of
 from gateway.openai.shaping import Shaper, Shaping
+from gateway.resume_sent import Transcript
+from gateway.resumption import resumable
 from gateway.router import Router
 from gateway.upstream import UpstreamRequest
 from geniehive.config import GatewayConfig
@@ -55,6 +58,7 @@ class Generate:
         self._router = router
         self._attempts = attempts
         self._limits = limits
+        self._resumes = limits.max_resume_bytes > 0 and limits.max_resumptions > 0
         self._parser = ThreadPoolExecutor(1, "parser")  # two would only wait for the interpreter, and the loop for both
 
     def handler(self, operation: Operation, path: str) -> Handler:
@@ -68,9 +72,23 @@ class Generate:
             stream = body.stream and operation in _STREAMED
             candidates = self._router.candidates(body.model, operation, exchange, partial(ask_of, body))
             plan = _plan(exchange, shaping, candidates, path, stream=stream, grace_s=_grace(body))
+            if stream and len(candidates) > 1 and self._resumes:
+                plan = plan._replace(operation=operation, keep=self._keeper(shaping, operation, candidates))
             return await self._attempts.run(exchange, plan)
 
         return handle
+
+    def _keeper(
+        self, shaping: Shaping, operation: Operation, candidates: tuple[Candidate, ...]
+    ) -> Callable[[Candidate], Transcript | None]:
+        """What keeps the streams of candidates that another one could continue."""
+
+        def keep(candidate: Candidate) -> Transcript | None:
+            if not resumable(candidate, operation, candidates):
+                return None
+            return Transcript(self._limits.max_resume_bytes, hides=shaping.rewrite(candidate) is not None)
+
+        return keep
 
     async def _parsed(self, exchange: Exchange, raw: bytes) -> JsonBody:
         """The checked body. A large one is parsed in a thread, one at a time, while other requests go on."""

@@ -98,13 +98,18 @@ def _attempts(receipt: Receipt) -> None:
     print("\nattempts")
     rows = [
         (
-            str(place), one["service_id"], one["asset_id"], f"+{ms(one['started_ms'])}", one["outcome"],
+            str(place), one["service_id"], one["asset_id"], f"+{ms(one['started_ms'])}", _ended(one),
             cells.count(one["status"]), ms(one["first_byte_ms"]), ms(one["duration_ms"]), cells.text(one["error"]),
         )
         for place, one in enumerate(receipt["attempts"], 1)
     ]  # fmt: skip
     columns = ("#", "SERVICE", "MODEL", "STARTED", "OUTCOME", "STATUS", "FIRST BYTE", "TOOK", "WHY")
     print_table(Listing(columns=columns, rows=rows, values=None))
+
+
+def _ended(attempt: dict[str, Any]) -> str:
+    """How an attempt ended; with how it had gone on with a stream that was cut."""
+    return f"{attempt['outcome']} ({attempt['resumed']})" if attempt.get("resumed") else str(attempt["outcome"])
 
 
 def _outcome(receipt: Receipt) -> str:

@@ -12,6 +12,7 @@ import socket
 import ssl
 from collections.abc import Callable
 
+from geniehive.endpoints import forbidden
 from geniehive.relay.connection import Connection
 from geniehive.relay.failures import Refused, refused
 from geniehive.relay.request import Origin
@@ -68,7 +69,7 @@ class Dialer:
     async def _addresses(self, origin: Origin) -> list[str]:
         """Addresses of a host; an address is its own."""
         if _is_address(origin.host):
-            return [origin.host]
+            return _permitted([origin.host])
         key, now = (origin.host, origin.port), self._loop.time()
         until, known = self._names.get(key, (0.0, []))
         if until > now:
@@ -79,7 +80,7 @@ class Dialer:
             raise refused("its name does not resolve") from None
         if len(self._names) >= _MOST_NAMES:
             self._names.clear()
-        addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
+        addresses = _permitted(list(dict.fromkeys(str(each[4][0]) for each in found)))
         self._names[key] = (now + _NAMES_S, addresses)
         return addresses
 
@@ -87,6 +88,14 @@ class Dialer:
         if self._tls is None:
             self._tls = ssl.create_default_context()  # reads the system's certificates: only where it is needed
         return self._tls
+
+
+def _permitted(addresses: list[str]) -> list[str]:
+    """The addresses that may be dialled. Raises Refused if a name leads only where nobody may be sent."""
+    found = [one for one in addresses if not forbidden(ipaddress.ip_address(one.partition("%")[0]))]
+    if not found:
+        raise refused("its address is one that no engine has")
+    return found
 
 
 def _is_address(host: str) -> bool:

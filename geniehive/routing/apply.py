@@ -22,6 +22,7 @@ def apply_delta(snapshot: Snapshot, delta: SnapshotDelta, revision: int) -> Snap
         roles=_updated(snapshot.roles, delta.roles, lambda role: role.role_id, delta.removed_role_ids),
         access_keys=_updated(snapshot.access_keys, delta.access_keys, lambda k: k.name, delta.removed_access_keys),
         benchmarks=_updated(snapshot.benchmarks, delta.benchmarks, lambda b: b.service_id, delta.removed_benchmarks),
+        keys_required=snapshot.keys_required or delta.keys_required,
     )
 
 

@@ -2,19 +2,20 @@
 
 An engine reads prompts one after the other and writes answers side by side, in as many slots as it has.
 This gateway knows when it sent each of its requests, and which of them have begun to be answered; of
-other gateways' requests it knows how many there are. From that it foresees when a slot comes free. It does
-so when something changed, so that a decision only has to look.
+other gateways' requests it knows how many there are. From that it foresees when a slot comes free: when
+somebody asks and something has changed, or the last forecast is old for how far it reached.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable
 from typing import Protocol
 
 _READING_STARVES = 0.8  # share of the time of reading a prompt in which answers stand still
 _MANY = 24  # open requests of which a forecast is made now and then, and not at every change
-_STALE_S = 0.05  # a forecast older than this is made anew
+_STALE_S = 0.05  # a forecast is good for this long at least,
+_STALE = 0.1  # and for this share of the wait that it foresees
+_NEVER = float("inf")
 
 
 class Speeds(Protocol):
@@ -36,12 +37,9 @@ class Speeds(Protocol):
 class Work:
     """One open request, as far as its engine's time is concerned."""
 
-    __slots__ = ("answer", "began_at", "first_at", "fresh", "key", "load_s", "sent_at", "speeds")
+    __slots__ = ("answer", "began_at", "first_at", "fresh", "load_s", "sent_at", "speeds")
 
-    def __init__(
-        self, key: Hashable, speeds: Speeds, sent_at: float, fresh: float, answer: float, load_s: float
-    ) -> None:
-        self.key = key
+    def __init__(self, speeds: Speeds, sent_at: float, fresh: float, answer: float, load_s: float) -> None:
         self.speeds = speeds
         self.sent_at = sent_at
         self.fresh = fresh  # tokens to read
@@ -55,15 +53,15 @@ class Backlog:
     """Open requests of one service. Slots are as many as it told, or as its kind of engine has."""
 
     __slots__ = (
-        "_made_at",
         "floor_s",
+        "made_at",
         "others",
-        "read_end",
         "ready_at",
         "slots",
         "streams",
         "typical_s",
         "unread",
+        "until",
         "works",
     )
 
@@ -76,7 +74,8 @@ class Backlog:
         self.floor_s = 0.0  # and it would wait this long at least
         self.streams = 1.0  # answers that would be written beside each other then
         self.typical_s = 3.0  # from a slot to the end
-        self._made_at = float("-inf")
+        self.made_at = -_NEVER  # when that was foreseen,
+        self.until = -_NEVER  # and for how long it is good
 
     @property
     def depth(self) -> int:
@@ -85,20 +84,21 @@ class Backlog:
 
     def begin(self, work: Work, now: float) -> None:
         """A request was sent."""
-        if self.depth < self.slots:
+        if len(self.works) + self.others < self.slots:
             work.began_at = now
         self.works[work] = self.unread[work] = None
-        self._changed(now)
+        self._changed()
 
     def first(self, work: Work, now: float) -> None:
         """It begins to be answered."""
         work.first_at = now
-        self.unread.pop(work, None)
-        self.slots = max(self.slots, len(self.works) - len(self.unread))  # it has more slots than was thought
-        for each in self.unread:
+        unread = self.unread
+        unread.pop(work, None)
+        self.slots = max(self.slots, len(self.works) - len(unread))  # it has more slots than was thought
+        for each in unread:
             if each.began_at is not None:
                 each.began_at = now  # prompts are read one after the other: its turn is now
-        self._changed(now)
+        self._changed()
 
     def end(self, work: Work, now: float) -> None:
         """It is over, well or not: who waited longest gets its slot."""
@@ -110,28 +110,34 @@ class Backlog:
             if each.began_at is None:
                 each.began_at = now
                 break
-        self._changed(now)
+        self._changed()
 
-    def _changed(self, now: float) -> None:
-        if len(self.works) <= _MANY or now - self._made_at > _STALE_S or not self.works:
-            self.foresee(now)
+    def told(self, slots: int | None, others: int) -> None:
+        """How many slots the engine says it has, and how many requests of others are there."""
+        if others != self.others or (slots and slots != self.slots):
+            self.slots, self.others = slots or self.slots, others
+            self._changed()
+
+    def _changed(self) -> None:
+        depth = len(self.works) + self.others + 1
+        self.streams = float(min(depth, self.slots))
+        self.until = -_NEVER if len(self.works) <= _MANY else self.made_at + _STALE_S
 
     def wait_s(self, now: float) -> float:
         """Seconds until a request that came now would begin to be read."""
-        if self.works or self.others:
-            if now - self._made_at > _STALE_S:
-                self.foresee(now)
-            wait = self.ready_at - now
-            return wait if wait > self.floor_s else self.floor_s  # noqa: FURB136 - the request path: max() takes longer
-        return 0.0
+        if not self.works and not self.others:
+            return 0.0
+        if now > self.until:
+            self.foresee(now)
+        wait = self.ready_at - now
+        return wait if wait > self.floor_s else self.floor_s  # noqa: FURB136 - the request path: max() takes longer
 
     def foresee(self, now: float) -> None:
-        """Work out when the next request would begin."""
-        self._made_at = now
+        """When the next request would begin to be read, as things are now."""
         depth = len(self.works) + self.others
-        self.streams = float(min(depth + 1, self.slots))
+        self.made_at, self.floor_s = now, 0.0
         if not self.works:
-            self.ready_at, self.floor_s = now, 0.0
+            self.ready_at, self.until = now, _NEVER
             if depth >= self.slots:
                 self.floor_s = self._strangers_s(depth)
             return
@@ -139,17 +145,23 @@ class Backlog:
             reading = 0.0
             for work in self.unread:
                 reading = self._read(work, now, reading)
-            self.ready_at, self.floor_s = now + reading, 0.0
+            self.ready_at = now + reading
+            self.until = now + max(_STALE_S, _STALE * reading) if self.unread else _NEVER
             return
+        self._foresee_queue(now)
+        self.until = now + max(_STALE_S, _STALE * (self.ready_at - now))
+
+    def _foresee_queue(self, now: float) -> None:
         ends: list[float] = []  # when slots come free, in seconds from now
         reading = 0.0  # when the last prompt will have been read
         waiting: list[Work] = []
+        streams, slots = self.streams, self.slots
         for work in self.works:
-            token_s = work.speeds.token_s(self.streams)
+            token_s = work.speeds.token_s(streams)
             if work.first_at is not None:
                 written = (now - work.first_at) / token_s
                 ends.append(work.speeds.tokens_left(work.answer, written) * token_s)
-            elif len(ends) < self.slots and not waiting:
+            elif len(ends) < slots and not waiting:
                 reading = self._read(work, now, reading)
                 ends.append(reading + work.answer * token_s)
             else:

@@ -13,6 +13,7 @@ from collections import deque
 
 _FORGET = 0.97  # weight of the sample before, for each new one
 _KEPT = 128  # answer lengths
+_OFTEN = 8  # answers after which sums over them are made anew
 _MOST_CLASSES = 4096
 _PAUSES = 14  # the first up to a quarter of a second, each twice as long as the one before, the last half an hour
 _MOST_ENDED = 2000.0
@@ -92,24 +93,28 @@ class Line:
 class Lengths:
     """Tokens of answers: of all requests to a model, and of classes that share the beginning of a prompt."""
 
-    __slots__ = ("_classes", "_fresh", "_recent", "_sorted", "_tail", "mean")
+    __slots__ = ("_classes", "_recent", "_sorted", "_sum", "_tail", "_unseen", "mean")
 
     def __init__(self, guess: float = 200.0) -> None:
         self.mean = guess
         self._recent: deque[int] = deque(maxlen=_KEPT)
         self._sorted: list[int] = []
         self._tail: list[float] = []  # sums of the longest 0, 1, 2, … answers, from the end
-        self._fresh = False
+        self._unseen = 0  # answers since the sums were made
+        self._sum = 0
         self._classes: dict[int, tuple[float, float]] = {}  # (answers that count, their mean), oldest first
 
     def learn(self, kind: int, tokens: int) -> None:
         """An answer of a class had so many tokens."""
         if len(self._recent) == _KEPT:
-            del self._sorted[bisect_right(self._sorted, self._recent[0]) - 1]
+            oldest = self._recent[0]
+            self._sum -= oldest
+            del self._sorted[bisect_right(self._sorted, oldest) - 1]
         self._recent.append(tokens)
         insort(self._sorted, tokens)
-        self.mean = sum(self._recent) / len(self._recent)
-        self._fresh = False
+        self._sum += tokens
+        self.mean = self._sum / len(self._recent)
+        self._unseen += 1
         count, mean = self._classes.pop(kind, (0.0, 0.0))
         count = min(count + 1.0, 50.0)
         self._classes[kind] = (count, mean + (tokens - mean) / count)
@@ -124,13 +129,14 @@ class Lengths:
 
     def remaining(self, expected: float, written: float) -> float:
         """Tokens still to come of an answer that was expected to have `expected` and has `written`."""
-        if written <= 0.0 or not self._sorted:
+        if written < 1e-6 or not self._sorted:
             return max(expected - written, 0.25 * expected)
-        if not self._fresh:
+        if self._unseen >= _OFTEN or not self._tail or self._unseen * 4 > len(self._sorted):
             self._rebuild()
         scale = expected / self.mean
-        at = bisect_right(self._sorted, written / scale)
-        longer = len(self._sorted) - at
+        longer = len(self._sorted) - bisect_right(self._sorted, written / scale)
+        if longer >= len(self._tail):
+            longer = len(self._tail) - 1
         if longer < 3:
             return 0.5 * written
         return max(self._tail[longer] / longer * scale - written, 1.0)
@@ -140,7 +146,7 @@ class Lengths:
         for tokens in reversed(self._sorted):
             total += tokens
             tail.append(total)
-        self._tail, self._fresh = tail, True
+        self._tail, self._unseen = tail, 0
 
 
 class Returns:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Mapping
 from math import exp, log
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from geniehive.resources import Observed
-from geniehive.routing.affinity import NOTHING, Prefix, offset
+from geniehive.routing.affinity import NOTHING, Prefix
 from geniehive.routing.backlog import Backlog, Work
-from geniehive.routing.candidate import Candidate
+from geniehive.routing.candidate import Candidate, Resolution
 from geniehive.routing.learn import Lengths, Line, Returns
+from geniehive.routing.table import RoutingTable
 from geniehive.routing.warmth import PlaceCache, Sequence, Warmth, match
 
 _SLOTS = {"ollama": 1, "llamacpp": 4, "lmstudio": 4, "vllm": 256, "sglang": 256}  # where an engine does not tell
@@ -29,6 +30,9 @@ _READS_FASTER = 20.0  # than it writes, any engine, about
 _PROMPT = 2000.0  # tokens: the span of the prior of reading
 _MOST_ENDED = 8192
 _MOST_FIELDS = 1024
+_LIVELIEST = 0.9
+_PRICE_S = 0.25  # what the loss of a sequence would cost is good for this long at least,
+_PRICE = 0.25  # and for this share of the time that it was idle
 
 
 class Ask(NamedTuple):
@@ -56,7 +60,7 @@ class Outcome(NamedTuple):
 class Model:
     """What is learned of a model, whoever serves it."""
 
-    __slots__ = ("asset_id", "bytes_per_token", "lengths", "live", "places", "returns")
+    __slots__ = ("asset_id", "bytes_per_token", "dear", "lengths", "live", "places", "returns")
 
     def __init__(self, asset_id: str) -> None:
         self.asset_id = asset_id
@@ -64,7 +68,13 @@ class Model:
         self.lengths = Lengths()
         self.returns = Returns()
         self.live = 0.0  # chance that a conversation that is thrown out of a cache goes on, lately
+        self.dear = 1.0  # evictions that one leads to, if those who come back throw out the next
         self.places: list[Place] = []
+
+    def threw_out(self, chance: float) -> None:
+        """A prompt took the place of one that goes on with this chance; 0 if it took nobody's."""
+        self.live += 0.05 * (chance - self.live)
+        self.dear = 1.0 / (1.0 - min(self.live, _LIVELIEST))
 
     def spread(self) -> None:
         """Suppose of places where nobody was yet that they are like the others, on average."""
@@ -84,7 +94,7 @@ class Model:
 class Station:
     """A service: its backlog, and which model it was last asked for."""
 
-    __slots__ = ("asked_at", "backlog", "last", "ours", "places", "shared")
+    __slots__ = ("asked_at", "backlog", "last", "ours", "places", "reported", "shared")
 
     def __init__(self, slots: int) -> None:
         self.backlog = Backlog(slots)
@@ -92,6 +102,7 @@ class Station:
         self.last: Place | None = None
         self.shared = False  # by several models, so that one may have to make room for another
         self.asked_at = float("-inf")
+        self.reported = 0  # requests that this worker last said to have open there
         self.ours = 1.0  # share of the open requests there that are this worker's, lately
 
 
@@ -133,19 +144,19 @@ class Place:
         self.reading.suppose(0.05, 1.0 / read if read else token_s / _READS_FASTER)
 
 
-class Ticket:
+class Ticket(Work):
     """One attempt: give it back to the ledger when it begins to be answered, and when it is over."""
 
-    __slots__ = ("alone", "ask", "kind", "place", "sequence", "streams", "work")
+    __slots__ = ("alone", "ask", "place", "sequence", "streams")
 
-    def __init__(self, place: Place, ask: Ask, work: Work, sequence: Sequence, streams: float, *, alone: bool) -> None:
+    def __init__(self, place: Place, ask: Ask, now: float, fresh: float, answer: float, load_s: float) -> None:
+        super().__init__(place, now, fresh, answer, load_s)
         self.place = place
         self.ask = ask
-        self.work = work
-        self.sequence = sequence
-        self.streams = streams
-        self.alone = alone  # nobody else's request was there: what is seen can be explained
-        self.kind = kind_of(ask.prefix)
+        self.sequence: Sequence
+        backlog = place.station.backlog
+        self.streams = backlog.streams
+        self.alone = backlog.others == 0  # nobody else's request is there: what is seen can be explained
 
 
 class Ledger:
@@ -156,9 +167,14 @@ class Ledger:
         self._models: dict[str, Model] = {}
         self._stations: dict[str, Station] = {}
         self._places: dict[tuple[str, str], Place] = {}
-        self.fields: dict[int, object] = {}  # what strategies remember between decisions, by their own keys
+        self.fields: dict[int, Any] = {}  # what strategies remember between decisions, by their own keys
         self.freed: deque[Place] = deque(maxlen=8)  # where requests ended last
+        self._observed: Mapping[str, Observed] = {}
         self._ended: dict[int, float] = {}  # when the answer to a prompt ended, by the prompt's key, oldest first
+
+    def knows(self, candidate: Candidate) -> bool:
+        """Whether the candidate was ever one of several to choose from."""
+        return (candidate.service.service_id, candidate.asset.asset_id) in self._places
 
     def place(self, candidate: Candidate) -> Place:
         """What is known of the candidate; made when it is first met."""
@@ -179,7 +195,7 @@ class Ledger:
         place.tell(service.observed)
         return place
 
-    def remember(self, key: int, field: object) -> None:
+    def remember(self, key: int, field: Any) -> None:
         """Keep something for the next decision; the oldest is forgotten."""
         self.fields[key] = field
         if len(self.fields) > _MOST_FIELDS:
@@ -199,94 +215,96 @@ class Ledger:
 
     def observe(self, observed: Mapping[str, Observed], reported: Mapping[str, int]) -> None:
         """New measurements of the cluster came. `reported` is what this worker last reported to have open."""
-        if not self._stations:
-            return
-        for service_id, seen in observed.items():
-            station = self._stations.get(service_id)
-            if station is None:
+        seen_last, self._observed = self._observed, observed
+        for service_id, station in self._stations.items():
+            seen = observed.get(service_id)
+            if seen is None:
                 continue
             backlog = station.backlog
-            if seen.slots:
-                backlog.slots = seen.slots
-            for place in station.places:
-                if not place.reading.samples:
-                    place.tell(seen)
-            backlog.others = max((seen.in_flight or 0) - reported.get(service_id, 0), 0)
+            own = reported.get(service_id, 0)
+            if seen is seen_last.get(service_id) and own == station.reported and not backlog.works:
+                continue
+            station.reported = own
+            backlog.told(seen.slots, max((seen.in_flight or 0) - own, 0))
             if depth := backlog.depth:
                 station.ours += 0.01 * (len(backlog.works) / depth - station.ours)
             slots = max(round(backlog.slots * station.ours), 1)
             for place in station.places:
+                if not place.reading.samples:
+                    place.tell(seen)
                 if place.cache.slots:
                     place.cache.slots = slots  # the others' requests leave their prompts in the rest
 
-    def begin(self, candidate: Candidate, ask: Ask) -> Ticket:
-        """The request is sent to the candidate."""
+    def begin(self, candidate: Candidate, ask: Ask, now: float | None = None) -> Ticket:
+        """The request is sent to the candidate; `now`, if that is later than when it was routed."""
+        if now is None:
+            now = ask.now
         place = self.place(candidate)
-        self._goes_on(place.model, ask)
-        backlog = place.station.backlog
-        tokens, answer = self.expect(place.model, ask)
-        matched, held = match(self.warmth.levels(ask.prefix), place)
-        warm = 0.0 if held is None else warm_tokens(ask, tokens, matched, held)
-        fresh = tokens - warm
-        place.model.live += 0.05 * (self.regret(place, ask, matched, held)[0] - place.model.live)
-        load_s = 0.0 if self.warm(place, candidate, ask.now) else place.load
-        if load_s:
-            self.warmth.clear(place.cache)
-        work = Work(place, place, ask.now, fresh, answer, load_s)
-        streams = min(backlog.depth + 1, backlog.slots)
-        ticket = Ticket(
-            place, ask, work, self.warmth.begin(place.cache, ask.prefix, ask.now), streams, alone=backlog.others == 0
-        )
-        place.station.last, place.station.asked_at = place, ask.now
-        backlog.begin(work, ask.now)
+        model, station, prefix, cache = place.model, place.station, ask.prefix, place.cache
+        tokens, answer = self.expect(model, ask)
+        matched, held, fresh = 0, None, tokens
+        if prefix.keys:
+            self._goes_on(model, prefix.keys, now)
+            matched, held = match(self.warmth.levels(prefix), place)
+            if held is not None:
+                fresh -= warm_tokens(ask, tokens, matched, held)
+        if cache.slots:
+            victim = self.warmth.victim(cache, prefix, matched, held)
+            model.threw_out(0.0 if victim is None else self._returns(place, victim, now))
+        load_s = 0.0
+        if (station.shared or candidate.asset.loaded is False) and not self.warm(place, candidate, now):
+            load_s = place.load
+            self.warmth.clear(cache)
+        ticket = Ticket(place, ask, now, fresh, answer, load_s)
+        ticket.sequence = self.warmth.take(cache, prefix, now, matched, held)
+        station.last, station.asked_at = place, now
+        station.backlog.begin(ticket, now)
         return ticket
 
-    def _goes_on(self, model: Model, ask: Ask) -> None:
+    def _goes_on(self, model: Model, keys: tuple[int, ...], now: float) -> None:
         """If this is the next turn of a conversation, learn how long it paused."""
-        for key in reversed(ask.prefix.keys):
-            ended_at = self._ended.pop(key, None)
-            if ended_at is not None:
-                model.returns.returned(ask.now - ended_at)
+        ended = self._ended
+        for key in reversed(keys):
+            if key in ended:
+                model.returns.returned(now - ended.pop(key))
                 return
 
     def first(self, ticket: Ticket, now: float) -> None:
         """The first token is there."""
-        ticket.place.station.backlog.first(ticket.work, now)
+        ticket.place.station.backlog.first(ticket, now)
 
     def end(self, ticket: Ticket, now: float, outcome: Outcome) -> None:
         """The request is over."""
-        place, work = ticket.place, ticket.work
-        backlog = place.station.backlog
+        place, sequence = ticket.place, ticket.sequence
         if outcome.ok:
             self._learn(ticket, now, outcome)
-        backlog.end(work, now)
+        place.station.backlog.end(ticket, now)
         self.freed.append(place)
         if not outcome.ok:
-            self.warmth.drop(ticket.sequence)
+            self.warmth.drop(sequence)
             return
-        tokens = outcome.prompt_tokens or 0
         place.model.returns.ended()
-        self._ended[ticket.sequence.end] = now
+        self._ended[sequence.end] = now
         if len(self._ended) > _MOST_ENDED:
             del self._ended[next(iter(self._ended))]
-        self.warmth.end(ticket.sequence, now, tokens=tokens, answer=outcome.answer_tokens or 0)
+        self.warmth.end(sequence, now, tokens=outcome.prompt_tokens or 0, answer=outcome.answer_tokens or 0)
 
     def _learn(self, ticket: Ticket, now: float, outcome: Outcome) -> None:
-        place, work = ticket.place, ticket.work
+        place, first_at, answer = ticket.place, ticket.first_at, outcome.answer_tokens
         fresh = self._count(ticket, outcome)
-        if outcome.answer_tokens:
-            place.model.lengths.learn(ticket.kind, outcome.answer_tokens)
-        if work.first_at is None:
+        if answer:
+            place.model.lengths.learn(kind_of(ticket.ask.prefix), answer)
+        if first_at is None:
             return
-        self._time_reading(ticket, fresh, work.first_at)
-        if outcome.answer_tokens and outcome.answer_tokens > 1 and now > work.first_at:
+        self._time_reading(ticket, fresh, first_at)
+        if answer and answer > 1 and now > first_at:
             backlog = place.station.backlog
             streams = (ticket.streams + min(backlog.depth, backlog.slots)) / 2
-            place.writing.learn(streams - 1.0, (now - work.first_at) / (outcome.answer_tokens - 1))
+            place.writing.learn(streams - 1.0, (now - first_at) / (answer - 1))
 
     def _count(self, ticket: Ticket, outcome: Outcome) -> float:
         """Tokens that had to be read, as far as is known; and what that says about bytes and about the mirror."""
-        fresh = ticket.work.fresh
+        fresh = ticket.fresh
         if not outcome.prompt_tokens:
             return fresh
         model, size = ticket.place.model, ticket.ask.prefix.size
@@ -300,9 +318,9 @@ class Ledger:
 
     @staticmethod
     def _time_reading(ticket: Ticket, fresh: float, first_at: float) -> None:
-        place, work = ticket.place, ticket.work
-        took = first_at - (work.sent_at if work.began_at is None else work.began_at)
-        if work.load_s and took > place.reading_s(fresh):
+        place = ticket.place
+        took = first_at - (ticket.sent_at if ticket.began_at is None else ticket.began_at)
+        if ticket.load_s and took > place.reading_s(fresh):
             place.load += 0.5 * (took - place.reading_s(fresh) - place.load)
         elif ticket.alone or place.reading.samples < 3:
             place.reading.learn(fresh, took)
@@ -315,18 +333,28 @@ class Ledger:
         """Tokens of the prompt, and of the answer."""
         return ask.prefix.size / model.bytes_per_token, model.lengths.expected(kind_of(ask.prefix), ask.max_tokens)
 
-    def regret(self, place: Place, ask: Ask, matched: int, held: Sequence | None) -> tuple[float, float]:
-        """What a prompt would throw out of the place's cache: the chance that it is asked for again, its tokens."""
-        cache, model = place.cache, place.model
-        victim = self.warmth.victim(cache, ask.prefix, matched, held)
+    def regret(self, place: Place, ask: Ask, matched: int, held: Sequence | None) -> float:
+        """Tokens that are expected to be read again because a prompt throws them out of the place's cache."""
+        victim = self.warmth.victim(place.cache, ask.prefix, matched, held)
         if victim is None:
-            return 0.0, 0.0
-        if not victim.tokens:
-            return model.returns.likely(0.0, cache.life_s), victim.prefix.size / model.bytes_per_token
-        tokens = float(victim.tokens + victim.answer)
-        if victim is held:
-            tokens *= 1.0 - matched / held.prefix.size
-        return model.returns.likely(ask.now - victim.ended_at, cache.life_s), tokens
+            return 0.0
+        lost = self.loss(place, victim, ask.now)
+        return lost * (1.0 - matched / victim.prefix.size) if victim is held else lost
+
+    def loss(self, place: Place, victim: Sequence, now: float) -> float:
+        """Tokens that are expected to be read again, if a sequence is thrown out."""
+        if now >= victim.lost_until:
+            model = place.model
+            tokens = victim.tokens + victim.answer if victim.tokens else victim.prefix.size / model.bytes_per_token
+            victim.lost = self._returns(place, victim, now) * tokens
+            idle_s = now - victim.ended_at if victim.tokens else 0.0
+            victim.lost_until = now + max(_PRICE_S, _PRICE * idle_s)
+        return victim.lost
+
+    @staticmethod
+    def _returns(place: Place, victim: Sequence, now: float) -> float:
+        """The chance that it would be asked for again, if it could stay as long as others do."""
+        return place.model.returns.likely(now - victim.ended_at if victim.tokens else 0.0, place.cache.life_s)
 
     def warm(self, place: Place, candidate: Candidate, now: float) -> bool:
         """Whether the model is loaded there, or will be by the time that it is this request's turn."""
@@ -338,10 +366,20 @@ class Ledger:
         return candidate.asset.loaded is not False
 
 
+def told_ledger(table: RoutingTable, found: Resolution) -> Ledger:
+    """A ledger of somebody who sends no requests: all that are open are others', as engines and gateways tell."""
+    ledger = Ledger()
+    for candidate in found.candidates:
+        seen = table.observed.get(candidate.service.service_id, candidate.service.observed)
+        running = (seen.running or 0) + (seen.waiting or 0)
+        ledger.place(candidate).station.backlog.told(seen.slots, max(seen.in_flight or 0, running))
+    return ledger
+
+
 def warm_tokens(ask: Ask, tokens: float, matched: int, held: Sequence) -> float:
     """Tokens of a prompt of `tokens` that a sequence should hold which shares `matched` bytes with it."""
     warm = tokens * matched / ask.prefix.size
-    if held.tokens and matched == offset(held.end):
+    if held.tokens and matched == held.prefix.size:
         warm += held.answer
     return min(warm, tokens - 1.0)
 

@@ -13,13 +13,11 @@ from typing import NamedTuple
 
 from geniehive.routing.candidate import Candidate
 from geniehive.routing.field import Group
-from geniehive.routing.ledger import Ask, Ledger, Place, warm_tokens
-from geniehive.routing.warmth import Levels, match
-from geniehive.routing.warmth import Sequence as Held
+from geniehive.routing.ledger import Ask, Ledger, warm_tokens
+from geniehive.routing.warmth import SIMILAR, Levels, match
 
 WRITING = 0.1  # seconds of waiting that a second of writing is worth
 KEEP = 1.0  # seconds of waiting that a second of reading again is worth, to whom was thrown out
-_LIVELIEST = 0.9
 
 
 class Prediction(NamedTuple):
@@ -43,8 +41,12 @@ class Prediction(NamedTuple):
         return self.ttft_s + WRITING * self.writing_s + KEEP * self.eviction_s
 
 
+Parts = tuple[float, float, float, float, float, float]
+"""The fields of a `Prediction`; making one of them is left to whoever wants to read it."""
+
+
 def predict(ledger: Ledger, candidate: Candidate, ask: Ask) -> Prediction:
-    """What to expect of one candidate, in parts: for receipts."""
+    """What to expect of one candidate, in parts: `costs` at leisure."""
     place = ledger.place(candidate)
     tokens, answer = ledger.expect(place.model, ask)
     matched, sequence = match(ledger.warmth.levels(ask.prefix), place)
@@ -55,39 +57,64 @@ def predict(ledger: Ledger, candidate: Candidate, ask: Ask) -> Prediction:
         load_s=0.0 if ledger.warm(place, candidate, ask.now) else place.load,
         reading_s=place.reading_s(tokens - warm),
         writing_s=answer * place.token_s(backlog.streams),
-        eviction_s=_eviction_s(ledger, place, ask, matched, sequence),
+        eviction_s=ledger.regret(place, ask, matched, sequence) * place.reading.slope * place.model.dear,
         warm_tokens=warm,
     )
 
 
-def _eviction_s(ledger: Ledger, place: Place, ask: Ask, matched: int, held: Held | None) -> float:
-    """Seconds of reading that others are expected to lose: who is thrown out throws out another when he comes back."""
-    chance, tokens = ledger.regret(place, ask, matched, held)
-    return chance * tokens * place.reading.slope / (1.0 - min(place.model.live, _LIVELIEST)) if chance else 0.0
-
-
-def costs(group: Group, numbers: Sequence[int], ledger: Ledger, ask: Ask, levels: Levels) -> list[float]:
-    """`predict(...).cost` of these candidates, for the request path."""
-    now, expect = ask.now, ledger.expect
+def costs(  # noqa: C901, PLR0912 - the request path: written out, calls would take longer than the work
+    group: Group, numbers: Sequence[int], ledger: Ledger, ask: Ask, levels: Levels
+) -> tuple[list[float], list[Parts]]:
+    """`predict(...).cost` of these candidates, and its parts."""
+    now, size = ask.now, ask.prefix.size
+    similar = SIMILAR * size
     places, candidates = group.places, group.candidates
-    model, tokens, answer, found = None, 0.0, 0.0, []
+    model, tokens, answer, dear = None, 0.0, 0.0, 1.0
+    found: list[float] = []
+    parts: list[Parts] = []
     for number in numbers:
         place = places[number]
         if place.model is not model:
             model = place.model
-            tokens, answer = expect(model, ask)
-            answer *= WRITING
-        reading, writing, station = place.reading, place.writing, place.station
-        backlog, cache = station.backlog, place.cache
-        seconds = answer * (writing.base + writing.slope * (backlog.streams - 1.0)) + reading.base
-        matched, held = match(levels, place) if levels else (0, None)
-        warm = 0.0 if held is None else warm_tokens(ask, tokens, matched, held)
-        seconds += reading.slope * (tokens - warm)
+            tokens, answer = ledger.expect(model, ask)
+            dear = model.dear
+        reading, writing, station, cache = place.reading, place.writing, place.station, place.cache
+        backlog = station.backlog
+        slope = reading.slope
+        warm = lost_s = wait_s = load_s = 0.0
+        matched, held, victim = 0, None, None
+        for matched, here in levels:
+            held = here.get(place)
+            if held is not None:
+                warm = tokens * matched / size
+                if held.tokens and matched == held.prefix.size:
+                    warm += held.answer
+                if warm > tokens - 1.0:  # noqa: PLR1730 - max() takes longer
+                    warm = tokens - 1.0
+                break
+        if cache.slots:  # whom it would throw out: see `Warmth.victim`
+            if held is not None and matched >= similar:
+                victim = held if matched != held.prefix.size else None
+            elif len(cache.sequences) >= cache.slots:
+                victim = next(iter(cache.idle or cache.sequences))
+            if victim is not None:
+                lost = victim.lost if now < victim.lost_until else ledger.loss(place, victim, now)
+                if lost:
+                    lost_s = lost * slope * dear
+                    if victim is held:
+                        lost_s *= 1.0 - matched / victim.prefix.size
         if backlog.works or backlog.others:
-            seconds += backlog.wait_s(now)
-        if station.shared or candidates[number].asset.loaded is False:
-            seconds += 0.0 if ledger.warm(place, candidates[number], now) else place.load
-        if cache.slots and (held is not None or len(cache.sequences) >= cache.slots):
-            seconds += KEEP * _eviction_s(ledger, place, ask, matched, held)
-        found.append(seconds)
-    return found
+            if now > backlog.until:
+                backlog.foresee(now)
+            wait_s = backlog.ready_at - now
+            if wait_s < backlog.floor_s:  # noqa: PLR1730 - see above
+                wait_s = backlog.floor_s
+        if (station.shared or candidates[number].asset.loaded is False) and not ledger.warm(
+            place, candidates[number], now
+        ):
+            load_s = place.load
+        reading_s = reading.base + slope * (tokens - warm)
+        writing_s = answer * (writing.base + writing.slope * (backlog.streams - 1.0))
+        found.append(wait_s + load_s + reading_s + WRITING * writing_s + KEEP * lost_s)
+        parts.append((wait_s, load_s, reading_s, writing_s, lost_s, warm))
+    return found, parts

@@ -10,13 +10,14 @@ of what an engine said in its own words, since engines quote requests.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from geniehive.resources import Availability, Observed, Operation
 from geniehive.routing.candidate import Candidate, Dropped, Resolution
+from geniehive.routing.weigh import UNWEIGHED, weighed
 
 WHOLE_FLEET: Final = 128
 """Services of a cluster whose measurements are kept all together, by one reference."""
@@ -33,19 +34,11 @@ _SIGNALS = (
 )  # fmt: skip
 
 
-class Weighed(NamedTuple):
-    """What a strategy made of one candidate: its score, what went into it, and why in words."""
-
-    score: float | None
-    signals: Mapping[str, float] = {}
-    reasons: tuple[str, ...] = ()
-
-
 class Decision(msgspec.Struct, gc=False):  # never part of a cycle
     """What a request was routed by: references to what was there at that moment.
 
-    `measured` and `own` (requests that this gateway had open) are by service id; `weighed` is what the
-    strategy made of the candidates, in their order, where it weighs. `resolution` is None where the name
+    `measured` and `own` (requests that this gateway had open) are by service id; `parts` is what the
+    strategy kept of the candidates, in their order, where it weighs. `resolution` is None where the name
     led nowhere.
     """
 
@@ -54,7 +47,7 @@ class Decision(msgspec.Struct, gc=False):  # never part of a cycle
     ordered: tuple[Candidate, ...] = ()
     measured: Mapping[str, Observed] = {}
     own: Mapping[str, int] = {}
-    weighed: tuple[Weighed, ...] = ()
+    parts: tuple[Any, ...] = ()
 
 
 def decide(
@@ -63,13 +56,14 @@ def decide(
     ordered: tuple[Candidate, ...],
     observed: Mapping[str, Observed],
     in_flight: Mapping[str, int],
+    parts: tuple[Any, ...] = (),
 ) -> Decision:
     """Keep what a decision saw. `observed` must not change afterwards, `in_flight` may."""
     if len(observed) > WHOLE_FLEET:  # a copy of few, or old receipts would hold old pictures of a whole fleet
         ids = [candidate.service.service_id for candidate in ordered[:MEASURED]]
         observed = {each: observed[each] for each in ids if each in observed}
         in_flight = {each: in_flight[each] for each in ids if each in in_flight}
-    return Decision(named(model), resolution, ordered, observed, dict(in_flight))
+    return Decision(named(model), resolution, ordered, observed, dict(in_flight), parts)
 
 
 def named(model: str) -> str:
@@ -92,6 +86,8 @@ class Tried(msgspec.Struct, gc=False):
     status: int | None = None
     """HTTP status of the engine's answer."""
     answer_bytes: int = 0
+    resumed: str = ""
+    """How it went on with a stream that was cut: prefill, append or repeat; empty for an attempt from the start."""
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     tokens: int | None = None
@@ -144,7 +140,10 @@ class DroppedSeen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """One attempt; `started_ms` is from the request's arrival, `first_byte_ms` from the attempt's start."""
+    """One attempt; `started_ms` is from the request's arrival, `first_byte_ms` from the attempt's start.
+
+    `resumed` is how it went on with a stream that was cut (prefill, append or repeat); null for one from the start.
+    """
 
     service_id: str
     asset_id: str
@@ -155,6 +154,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     status: int | None
     first_byte_ms: float | None
     duration_ms: float
+    resumed: str | None = None
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
@@ -213,8 +213,8 @@ def outcome_of(facts: Facts) -> str:
     last = facts.tried[-1].outcome if facts.tried else ""
     if facts.status is None:
         return "open"
-    if last == "cut":
-        return last
+    if last == "cut" or (last == "failed" and any(each.outcome == "cut" for each in facts.tried)):
+        return "cut"  # also where others were asked to go on, and nobody could
     if facts.status == _CLIENT_GONE:
         return "cancelled"
     # A stream that never began may have been answered 200: its status went out with a comment line.
@@ -289,13 +289,15 @@ def _attempt(tried: Tried, facts: Facts) -> Attempt:
         status=tried.status,
         first_byte_ms=_ms(tried.until - tried.began) if tried.streamed and tried.until is not None else None,
         duration_ms=_ms(over - tried.began),
+        resumed=tried.resumed or None,
     )
 
 
 def _candidates(decision: Decision) -> list[CandidateSeen]:
     seen = []
+    strategy = decision.resolution.strategy if decision.resolution else ""
     for place, candidate in enumerate(decision.ordered):
-        weighed = decision.weighed[place] if place < len(decision.weighed) else Weighed(None)
+        made = weighed(strategy, decision.parts[place]) if place < len(decision.parts) else UNWEIGHED
         seen.append(
             CandidateSeen(
                 service_id=candidate.service.service_id,
@@ -303,9 +305,9 @@ def _candidates(decision: Decision) -> list[CandidateSeen]:
                 host_id=candidate.host.host_id,
                 role_id=candidate.role.role_id if candidate.role else None,
                 tier=candidate.tier,
-                score=weighed.score,
-                signals={**_signals(decision, candidate.service.service_id), **weighed.signals},
-                reasons=(*reasons(candidate), *weighed.reasons),
+                score=made.score,
+                signals={**_signals(decision, candidate.service.service_id), **made.signals},
+                reasons=(*reasons(candidate), *made.reasons),
             )
         )
     return seen

@@ -26,6 +26,7 @@ from geniehive.config import WeightsConfig
 from geniehive.resources import Availability, BenchmarkSummary, Observed, Operation
 from geniehive.routing.candidate import Candidate
 from geniehive.routing.eligibility import place
+from geniehive.routing.field import Benchmarked
 from geniehive.routing.table import RoutingTable
 
 UNKNOWN: Final = 0.5
@@ -67,7 +68,7 @@ class Score(NamedTuple):
     reasons: tuple[str, ...]
 
 
-class _Benchmarked(NamedTuple):
+class _Tested(NamedTuple):
     """What benchmarks say about a candidate; `overlap` is how much they resemble the task, 0 to 1."""
 
     overlap: float = 0.0
@@ -189,7 +190,7 @@ def _summaries(table: RoutingTable, candidate: Candidate) -> Iterable[BenchmarkS
     return (each for each in every if each.asset_id in {"", candidate.asset.asset_id})
 
 
-def _benchmarked(summaries: Iterable[BenchmarkSummary], task: Task) -> _Benchmarked:
+def _benchmarked(summaries: Iterable[BenchmarkSummary], task: Task) -> _Tested:
     """What the workloads that resemble the task say, each by how much it does."""
     alike = [
         (share, each)
@@ -197,10 +198,10 @@ def _benchmarked(summaries: Iterable[BenchmarkSummary], task: Task) -> _Benchmar
         if task.operation in {None, each.operation} and (share := overlap(each.workload, task)) > 0
     ]
     if not alike:
-        return _Benchmarked()
+        return _Tested()
     nearest, best = max(alike, key=lambda pair: (pair[0], pair[1].measured_at_ms, pair[1].workload))
     value = sum(share * _worth(each) for share, each in alike) / sum(share for share, _ in alike)
-    return _Benchmarked(nearest, UNKNOWN + nearest * (value - UNKNOWN), best)
+    return _Tested(nearest, UNKNOWN + nearest * (value - UNKNOWN), best)
 
 
 def _worth(summary: BenchmarkSummary) -> float:
@@ -210,6 +211,25 @@ def _worth(summary: BenchmarkSummary) -> float:
 
 def _failed(summary: BenchmarkSummary) -> float:
     return summary.failures / summary.requests if summary.requests else 0.0
+
+
+def benchmarked(table: RoutingTable, candidates: Iterable[Candidate]) -> tuple[Benchmarked, ...]:
+    """What benchmarks say of each candidate, for `scored`; empty where there are none.
+
+    The task of a role is what its texts say. A model that is asked for by its name has no task: of it only its
+    speed counts, as it was measured last.
+    """
+    return tuple(_seen_in_benchmarks(table, each) for each in candidates) if table.shape.benchmarks else ()
+
+
+def _seen_in_benchmarks(table: RoutingTable, candidate: Candidate) -> Benchmarked:
+    summaries = tuple(_summaries(table, candidate))
+    role = candidate.role
+    text = f"{role.role_id} {role.display_name} {role.description}" if role else ""
+    tested = _benchmarked(summaries, Task((text,), (), role.operation if role else None))
+    best = tested.best or max(summaries, key=lambda each: each.measured_at_ms, default=None)
+    worth = None if tested.best is None else tested.value
+    return Benchmarked(worth, best.tokens_per_second if best else None)
 
 
 def _benchmark_signals(best: BenchmarkSummary) -> dict[str, float]:

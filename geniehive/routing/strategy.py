@@ -9,20 +9,23 @@ as `least_loaded` does.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from geniehive.config import ScoredConfig
 from geniehive.resources import Observed
 from geniehive.routing import predict
 from geniehive.routing.candidate import Candidate, Resolution
 from geniehive.routing.field import Field, Group
 from geniehive.routing.ledger import NO_ASK, Ask, Ledger
+from geniehive.routing.score import benchmarked
 from geniehive.routing.scored import costs as scored_costs
 from geniehive.routing.scored import depth
 from geniehive.routing.table import RoutingTable
 from geniehive.routing.warmth import Levels
 
-__all__ = ["LEARNING", "LIMIT", "STRATEGIES", "depth", "order"]
+__all__ = ["LEARNING", "LIMIT", "STRATEGIES", "Ordered", "decided", "depth", "order"]
 
 LIMIT = 8  # candidates that a caller is likely to try
 LEARNING = frozenset({"scored", "predicted"})
@@ -40,10 +43,19 @@ class Sight(NamedTuple):
     ask: Ask
     ledger: Ledger
     levels: Levels
+    weights: ScoredConfig
 
 
-Strategy = Callable[[Group, Sequence[int], Sight], Sequence[float] | Sequence[tuple[float, ...]]]
-"""The cost of each candidate of these numbers, in whatever unit; the least is best, and the first of equals."""
+class Ordered(NamedTuple):
+    """Candidates, best first, and what the strategy kept of each (`weigh.weighed`), where it weighs."""
+
+    candidates: tuple[Candidate, ...]
+    parts: tuple[Any, ...] = ()
+
+
+Costs = Sequence[float] | Sequence[tuple[float, ...]]
+Strategy = Callable[[Group, Sequence[int], Sight], tuple[Costs, Sequence[Any]]]
+"""The cost of each candidate of these numbers, and its parts: the least is best, the first of equals."""
 
 
 def order(
@@ -61,19 +73,40 @@ def order(
     `in_flight` counts the caller's own open requests by service id; `turn` counts the caller's
     decisions and spreads ties. `ask` says what is known of the request, `ledger` of the caller's others.
     """
-    if len(found.candidates) == 1:
-        return found.candidates
-    if ledger is None:
+    if ledger is None and len(found.candidates) > 1:
         return _by_load(table, found, in_flight, turn)
-    strategy = STRATEGIES[found.strategy]
-    levels = ledger.warmth.levels(ask.prefix) if found.strategy in LEARNING else []
-    sight = Sight(table.observed, in_flight, ask, ledger, levels)
+    return decided(table, found, in_flight, turn, ask, ledger or Ledger(), limit).candidates
+
+
+def decided(
+    table: RoutingTable,
+    found: Resolution,
+    in_flight: Mapping[str, int],
+    turn: int,
+    ask: Ask,
+    ledger: Ledger,
+    limit: int | None = None,
+) -> Ordered:
+    """`order`, and what it went by."""
+    if len(found.candidates) == 1:
+        return Ordered(found.candidates)
+    field = ledger.fields.get(id(found))
+    if field is None or field.found is not found:
+        field = _field(ledger, found, table)
+    levels = ledger.warmth.levels(ask.prefix) if field.learns else []
+    sight = Sight(table.observed, in_flight, ask, ledger, levels, table.weights)
+    groups = field.groups
+    if len(groups) == 1:
+        return _best(field.strategy, groups[0], sight, turn, limit)
     best: list[Candidate] = []
-    for group in _field(sight.ledger, found).groups:
-        best += _best(strategy, group, sight, turn, limit)
+    parts: list[Any] = []
+    for group in groups:
+        some = _best(field.strategy, group, sight, turn, limit)
+        best += some.candidates
+        parts += some.parts
         if limit is not None and len(best) >= limit:
             break
-    return tuple(best)
+    return Ordered(tuple(best), tuple(parts))
 
 
 def _by_load(table: RoutingTable, found: Resolution, in_flight: Mapping[str, int], turn: int) -> tuple[Candidate, ...]:
@@ -93,55 +126,53 @@ def _load(table: RoutingTable, service_id: str, in_flight: Mapping[str, int]) ->
     return _burden(table.observed.get(service_id, _NOTHING), in_flight.get(service_id, 0))
 
 
-def _field(ledger: Ledger, found: Resolution) -> Field:
-    field = ledger.fields.get(id(found))
-    if field is None or not isinstance(field, Field) or field.found is not found:
-        field = Field(found, ledger, cold_too=found.strategy in LEARNING)
-        ledger.remember(id(found), field)
+def _field(ledger: Ledger, found: Resolution, table: RoutingTable) -> Field:
+    learns = found.strategy in LEARNING
+    field = Field(found, ledger, STRATEGIES[found.strategy], learns=learns, benchmarks=partial(benchmarked, table))
+    ledger.remember(id(found), field)
     return field
 
 
-def _best(strategy: Strategy, group: Group, sight: Sight, turn: int, limit: int | None) -> list[Candidate]:
+def _best(strategy: Strategy, group: Group, sight: Sight, turn: int, limit: int | None) -> Ordered:
     candidates = group.candidates
-    if len(candidates) == 1:
-        return list(candidates)
     if limit is None or strategy is round_robin:
         start = turn % len(candidates)
         numbers = [*range(start, len(candidates)), *range(start)]
     else:
         numbers = group.few(turn, sight.levels, sight.ledger.freed)
-        if strategy is round_robin:
-            return [candidates[number] for number in numbers[:limit]]
-    costs = strategy(group, numbers, sight)
-    ranked = [numbers[at] for at in sorted(range(len(numbers)), key=costs.__getitem__)]
-    group.keep(ranked)
-    return [candidates[number] for number in ranked[:limit]]
+    if strategy is round_robin:
+        return Ordered(tuple([candidates[number] for number in numbers[:limit]]))
+    costs, parts = strategy(group, numbers, sight)
+    ranked = sorted(range(len(numbers)), key=costs.__getitem__)
+    group.keep(numbers, ranked)
+    best = ranked if limit is None else ranked[:limit]
+    return Ordered(tuple([candidates[numbers[at]] for at in best]), tuple([parts[at] for at in best]) if parts else ())
 
 
-def round_robin(_group: Group, numbers: Sequence[int], _sight: Sight) -> Sequence[float]:
+def round_robin(_group: Group, numbers: Sequence[int], _sight: Sight) -> tuple[Costs, Sequence[Any]]:
     """Each in turn."""
-    return [0.0] * len(numbers)
+    return [0.0] * len(numbers), ()
 
 
-def least_loaded(group: Group, numbers: Sequence[int], sight: Sight) -> Sequence[tuple[float, ...]]:
+def least_loaded(group: Group, numbers: Sequence[int], sight: Sight) -> tuple[Costs, Sequence[Any]]:
     """Fewest requests first, then lowest latency, then each in turn."""
-    costs = []
-    for number in numbers:
-        service_id = group.places[number].service_id
-        costs.append(_burden(sight.observed.get(service_id, _NOTHING), sight.in_flight.get(service_id, 0)))
-    return costs
+    return group.look(numbers, sight.observed, sight.in_flight, _burden_of), ()
+
+
+def _burden_of(_group: Group, _number: int, seen: Observed, own: int) -> tuple[int, float]:
+    return _burden(seen, own)
 
 
 def _burden(seen: Observed, own: int) -> tuple[int, float]:
     return depth(seen, own), seen.latency_seconds or seen.ttft_seconds or _NO_LATENCY_YET
 
 
-def scored(group: Group, numbers: Sequence[int], sight: Sight) -> Sequence[float]:
+def scored(group: Group, numbers: Sequence[int], sight: Sight) -> tuple[Costs, Sequence[Any]]:
     """The highest score first."""
-    return scored_costs(group, numbers, sight.observed, sight.in_flight, sight.ask, sight.levels)
+    return scored_costs(group, numbers, sight.observed, sight.in_flight, sight.ask, sight.levels, sight.weights)
 
 
-def predicted(group: Group, numbers: Sequence[int], sight: Sight) -> Sequence[float]:
+def predicted(group: Group, numbers: Sequence[int], sight: Sight) -> tuple[Costs, Sequence[Any]]:
     """The least expected time first."""
     return predict.costs(group, numbers, sight.ledger, sight.ask, sight.levels)
 

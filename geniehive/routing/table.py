@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from geniehive.config import ScoredConfig
 from geniehive.resources import Asset, HostObserved, Observed, Operation, Service, Snapshot
 from geniehive.routing.apply import apply_observed
 from geniehive.routing.candidate import Resolution
 
 _LATEST = ":latest"  # Ollama's tag for what has none
+_WEIGHTS = ScoredConfig()
 
 
 class Entry(NamedTuple):
@@ -28,8 +30,9 @@ class Entry(NamedTuple):
 class RoutingTable:
     """A snapshot, indexed. Treat it as immutable."""
 
-    def __init__(self, snapshot: Snapshot, default_strategy: str = "scored") -> None:
+    def __init__(self, snapshot: Snapshot, default_strategy: str = "scored", weights: ScoredConfig = _WEIGHTS) -> None:
         self.default_strategy = default_strategy
+        self.weights = weights  # of `scored`
         self.observed: Mapping[str, Observed] = {name: s.observed for name, s in snapshot.services.items()}
         self._hosts_observed: Mapping[str, HostObserved] = {}
         self._shape = snapshot
@@ -49,7 +52,7 @@ class RoutingTable:
     def with_observed(self, services: Mapping[str, Observed], hosts: Mapping[str, HostObserved]) -> RoutingTable:
         """The same shape with newer measurements; what they do not name stays as it was."""
         table = RoutingTable.__new__(RoutingTable)
-        table.default_strategy = self.default_strategy
+        table.default_strategy, table.weights = self.default_strategy, self.weights
         table.observed = {**self.observed, **services}
         table._hosts_observed = {**self._hosts_observed, **hosts}  # noqa: SLF001 - a copy of its own class
         table._shape, table._by_name, table._memo = self._shape, self._by_name, self._memo  # noqa: SLF001 - see above

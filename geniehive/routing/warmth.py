@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from geniehive.routing.affinity import Prefix, offset
+from geniehive.routing.affinity import NOTHING, Prefix, offset
 
 if TYPE_CHECKING:
     from geniehive.routing.ledger import Place
 
-_SIMILAR = 0.1  # llama.cpp's --slot-prompt-similarity
+SIMILAR = 0.1  # llama.cpp's --slot-prompt-similarity
 _TREE_BYTES = 1_000_000  # of a shared cache, until its answers tell otherwise
 _LEAST_TREE_BYTES = 50_000
 
@@ -23,7 +23,7 @@ _LEAST_TREE_BYTES = 50_000
 class Sequence:
     """One prompt that an engine has read, with the answer that it wrote to it."""
 
-    __slots__ = ("added", "answer", "cache", "ended_at", "prefix", "tokens")
+    __slots__ = ("added", "answer", "cache", "ended_at", "lost", "lost_until", "prefix", "tokens")
 
     def __init__(self, cache: PlaceCache, prefix: Prefix) -> None:
         self.cache = cache
@@ -32,6 +32,8 @@ class Sequence:
         self.answer = 0
         self.ended_at = 0.0
         self.added = prefix.size  # bytes that no other sequence had brought
+        self.lost = 0.0  # tokens that are expected to be read again if it is thrown out, as the ledger found last
+        self.lost_until = float("-inf")  # for so long that is good
 
     @property
     def end(self) -> int:
@@ -55,15 +57,15 @@ class PlaceCache:
 
 
 Levels = list[tuple[int, dict["Place", Sequence]]]
-"""Keys of a prompt's beginnings, the longest first, each with the places that hold it."""
+"""Beginnings of a prompt in bytes, the longest first, each with the places that hold it."""
 
 
 def match(levels: Levels, place: Place) -> tuple[int, Sequence | None]:
     """The longest beginning that the place holds, in bytes, and in which sequence."""
-    for key, here in levels:
+    for size, here in levels:
         held = here.get(place)
         if held is not None:
-            return offset(key), held
+            return size, held
     return 0, None
 
 
@@ -72,23 +74,31 @@ class Warmth:
 
     def __init__(self) -> None:
         self._holders: dict[int, dict[Place, Sequence]] = {}  # by key, then by owner of the cache
+        self._asked: Prefix = NOTHING
+        self._levels: Levels = []
 
     def levels(self, prefix: Prefix) -> Levels:
-        """Who holds how much of the prompt: from the most that anyone holds to the least."""
+        """Who holds how much of the prompt: from the most that anyone holds to the least.
+
+        What was found for the last prompt is kept: a request that was routed begins at once.
+        """
+        if prefix is self._asked:
+            return self._levels
         found: Levels = []
         get, count = self._holders.get, 0
         for key in reversed(prefix.keys):
             here = get(key)
             if here is not None and len(here) != count:  # who holds more holds less as well: as many are the same
                 count = len(here)
-                found.append((key, here))
+                found.append((offset(key), here))
+        self._asked, self._levels = prefix, found
         return found
 
     def victim(self, cache: PlaceCache, prefix: Prefix, matched: int, found: Sequence | None) -> Sequence | None:
         """Whose slot a prompt would take, if it were sent there now; None if a fresh one, or its own."""
         if not cache.slots:
             return None
-        if found is not None and matched >= _SIMILAR * prefix.size:
+        if found is not None and matched >= SIMILAR * prefix.size:
             return None if matched == found.prefix.size else found
         if len(cache.sequences) < cache.slots:
             return None
@@ -96,20 +106,24 @@ class Warmth:
 
     def begin(self, cache: PlaceCache, prefix: Prefix, now: float) -> Sequence:
         """A prompt is sent: it takes the place that the engine would give it."""
+        matched, found = match(self.levels(prefix), cache.owner)
+        return self.take(cache, prefix, now, matched, found)
+
+    def take(self, cache: PlaceCache, prefix: Prefix, now: float, matched: int, found: Sequence | None) -> Sequence:
+        """`begin`, where the match is known."""
         new = Sequence(cache, prefix)
         if not prefix.keys:
             return new
-        matched, found = match(self.levels(prefix), cache.owner)
         if cache.slots:
             if len(cache.sequences) >= cache.slots:
-                similar = found if found is not None and matched >= _SIMILAR * prefix.size else None
+                similar = found if found is not None and matched >= SIMILAR * prefix.size else None
                 if victim := similar or next(iter(cache.idle), None):
                     self._evict(victim, prefix, now)
             cache.sequences[new] = None
             return new
         if found is not None and found.end in prefix.keys:
             self._drop(found)  # the same conversation, one turn on
-            matched = offset(found.end) - found.added
+            matched = found.prefix.size - found.added
         new.added = prefix.size - matched
         cache.held += new.added
         cache.sequences[new] = None
@@ -122,6 +136,7 @@ class Warmth:
         if sequence not in cache.sequences:
             return
         sequence.tokens, sequence.answer, sequence.ended_at = tokens, answer, now
+        sequence.lost_until = float("-inf")
         cache.idle[sequence] = None
         if cache.slots:
             self._index(sequence)
@@ -153,33 +168,35 @@ class Warmth:
         self._drop(victim)
 
     def _index(self, sequence: Sequence) -> None:
-        owner = sequence.cache.owner
+        owner, holders = sequence.cache.owner, self._holders
+        self._asked, self._levels = NOTHING, []  # who holds what has changed
         for key in sequence.prefix.keys:
-            here = self._holders.get(key)
+            here = holders.get(key)
             if here is None:
-                self._holders[key] = {owner: sequence}
+                holders[key] = {owner: sequence}
             else:
                 here[owner] = sequence
 
     def _drop(self, sequence: Sequence) -> None:
-        cache = sequence.cache
+        cache, holders = sequence.cache, self._holders
+        owner = cache.owner
+        self._asked, self._levels = NOTHING, []
         del cache.sequences[sequence]
         cache.idle.pop(sequence, None)
         cache.held -= sequence.added
         for key in sequence.prefix.keys:
-            here = self._holders.get(key)
-            if here is not None and here.get(cache.owner) is sequence:
-                heir = self._heir(cache, key)
-                if heir is not None:
-                    here[cache.owner] = heir
-                    continue
-                del here[cache.owner]
+            here = holders.get(key)
+            if here is not None and here.get(owner) is sequence:
+                del here[owner]
                 if not here:
-                    del self._holders[key]
+                    del holders[key]
+        if cache.slots and cache.idle:
+            self._inherit(cache, sequence)
 
-    @staticmethod
-    def _heir(cache: PlaceCache, key: int) -> Sequence | None:
-        """Another sequence there that begins with this too. A tree's many are not searched: they re-add it."""
-        if not cache.slots:
-            return None
-        return next((each for each in cache.idle if key in each.prefix.keys), None)
+    def _inherit(self, cache: PlaceCache, gone: Sequence) -> None:
+        """Other sequences there that begin with the same. A tree's many are not searched: they re-add it."""
+        keys, owner, holders = gone.prefix.keys, cache.owner, self._holders
+        for each in cache.idle:
+            for key in each.prefix.keys:
+                if key in keys:
+                    holders.setdefault(key, {})[owner] = each

@@ -10,6 +10,8 @@ import grpc
 
 from controlplane import events as ev
 from controlplane.cluster import ClusterState
+from controlplane.endpoint_guard import EndpointGuard
+from controlplane.endpoint_policy import EndpointPolicy
 from controlplane.leases import LeaseTerms
 from controlplane.loop import ControlLoop
 from controlplane.node_sessions import NodeSessions
@@ -17,7 +19,7 @@ from controlplane.watch import RoutingWatch
 from geniehive import codec
 from geniehive.clock import Clock, SystemClock
 from geniehive.errors import StoreError
-from geniehive.resources import Host, Service
+from geniehive.resources import AuditEntry, Host, Service
 from geniehive.v1 import node_service_pb2 as node_pb
 from geniehive.v1 import node_service_pb2_grpc as node_grpc
 from geniehive.v1 import routing_service_pb2 as routing_pb
@@ -36,6 +38,7 @@ class MemoryStore:
         self.writes: list[tuple[ev.Change, ...]] = []
         self.kept: dict[tuple[ev.Kind, str], object] = {}
         self.begun = asyncio.Event()
+        self.audit: list[AuditEntry] = []
 
     async def apply(self, changes: Sequence[ev.Change]) -> None:
         self.begun.set()
@@ -44,7 +47,9 @@ class MemoryStore:
             raise StoreError("database or disk is full")
         self.writes.append(tuple(changes))
         for change in changes:
-            if isinstance(change, ev.Put):
+            if isinstance(change, ev.Append):
+                self.audit.append(change.entry)
+            elif isinstance(change, ev.Put):
                 self.kept[change.kind, change.key] = change.resource
             else:
                 self.kept.pop((change.kind, change.key), None)
@@ -53,7 +58,9 @@ class MemoryStore:
         def of(kind: ev.Kind) -> list:
             return [one for (its, _), one in self.kept.items() if its is kind]
 
-        return ev.Registry(of(ev.Kind.HOST), of(ev.Kind.SERVICE), of(ev.Kind.ROLE), of(ev.Kind.COMMAND))
+        return ev.Registry(
+            of(ev.Kind.HOST), of(ev.Kind.SERVICE), of(ev.Kind.ROLE), of(ev.Kind.COMMAND), (), of(ev.Kind.ACCESS_KEY)
+        )
 
 
 class Link:
@@ -97,7 +104,9 @@ async def running_loop(
 async def served(loop: ControlLoop, address: str = "127.0.0.1:0", outbox_limit: int = 256) -> AsyncIterator[str]:
     """A gRPC server on a free port; its address."""
     server = grpc.aio.server()
-    node_grpc.add_NodeServiceServicer_to_server(NodeSessions(loop, outbox_limit=outbox_limit), server)
+    node_grpc.add_NodeServiceServicer_to_server(
+        NodeSessions(loop, EndpointGuard(EndpointPolicy()), outbox_limit=outbox_limit), server
+    )
     routing_grpc.add_RoutingServiceServicer_to_server(RoutingWatch(loop), server)
     port = server.add_insecure_port(address)
     await server.start()

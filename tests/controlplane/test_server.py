@@ -17,6 +17,7 @@ from geniehive.v1 import cluster_service_pb2 as pb
 from tests.controlplane.edge import ADMIN_KEY, NODE_KEY, Node, config_for, running
 
 SERVICES = (
+    "geniehive.v1.AccessService",
     "geniehive.v1.BenchmarkService",
     "geniehive.v1.ClusterService",
     "geniehive.v1.NodeService",

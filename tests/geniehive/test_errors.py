@@ -20,5 +20,6 @@ def test_a_stranger_is_an_internal_error():
     assert errors.wire_of(KeyError("x")).status == 500
 
 
-def test_the_callers_fault_is_never_retryable():
-    assert not any(row.retryable for cls, row in errors.WIRE.items() if issubclass(cls, errors.CallerError))
+def test_the_callers_fault_is_never_retryable_but_for_asking_too_much_at_once():
+    repeated = {cls for cls, row in errors.WIRE.items() if row.retryable and issubclass(cls, errors.CallerError)}
+    assert repeated == {errors.TooManyRequests}

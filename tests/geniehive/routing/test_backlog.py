@@ -19,7 +19,7 @@ class Steady:
 
 
 def work(now, fresh=100.0, answer=10.0):
-    return Work("a", Steady(), now, fresh, answer, 0.0)
+    return Work(Steady(), now, fresh, answer, 0.0)
 
 
 def test_an_idle_service_takes_a_request_at_once():

@@ -6,15 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from geniehive.config import ScoredConfig
 from geniehive.resources import Operation
 from geniehive.routing import scored
 from geniehive.routing.affinity import fingerprint
 from geniehive.routing.ledger import Ask, Ledger, Outcome
-from geniehive.routing.predict import costs, predict
+from geniehive.routing.predict import Prediction, costs, predict
 from geniehive.routing.resolve import resolve
 from geniehive.routing.strategy import STRATEGIES, _field, order
 from geniehive.routing.warmth import match
 from tests.geniehive.routing.fleet import Asset, Observed, service, table
+
+WEIGHTS = ScoredConfig(idle=1.5, speed=0.5, warm=2)
 
 
 def prompt(*texts):
@@ -130,10 +133,11 @@ def test_the_quick_way_agrees_with_the_one_in_parts(steps):
             clients.ledger.first(done, clients.now)
             clients.ledger.end(done, clients.now, Outcome(prompt_tokens=500, cached_tokens=20, answer_tokens=9))
     ask = Ask(clients.now, prompt(b"1" * 900, b"more" * 3))
-    (group,) = _field(clients.ledger, clients.found).groups
+    (group,) = _field(clients.ledger, clients.found, clients.table).groups
     levels = clients.ledger.warmth.levels(ask.prefix)
-    quick = costs(group, range(3), clients.ledger, ask, levels)
+    quick, parts = costs(group, range(3), clients.ledger, ask, levels)
     assert quick == pytest.approx([predict(clients.ledger, each, ask).cost for each in group.candidates])
+    assert [Prediction(*each).cost for each in parts] == pytest.approx(quick)
     assert all(cost > 0 for cost in quick)
 
 
@@ -172,11 +176,13 @@ def test_the_score_of_the_request_path_is_the_one_of_its_signals(seen):
         )
     )
     ledger, found = Ledger(), resolve(fleet, "qwen")
-    (group,) = _field(ledger, found).groups
-    quick = scored.costs(group, range(len(seen)), fleet.observed, {}, Ask(0.0), [])
+    (group,) = _field(ledger, found, fleet).groups
+    quick, parts = scored.costs(group, range(len(seen)), fleet.observed, {}, Ask(0.0), [], WEIGHTS)
     fastest = max(speed or 0.0 for _, _, speed in seen)
     for number, each in enumerate(group.candidates):
         told = fleet.observed[each.service.service_id]
-        whole = scored.signals(each, told, 0, told.slots, fastest, 0.0).score(scored.WEIGHTS)
+        signals = scored.signals(each, told, 0, told.slots, fastest, 0.0)
+        assert scored.told(parts[number]) == signals
+        whole = signals.score(WEIGHTS)
         assert -quick[number] == pytest.approx(whole)
         assert 0 < whole <= 1

@@ -3,6 +3,8 @@
 import msgspec
 import pytest
 
+from geniehive.routing.affinity import fingerprint
+from geniehive.routing.ledger import Ask, Ledger, Outcome
 from geniehive.routing.receipt import (
     LONGEST_NAME,
     MEASURED,
@@ -11,12 +13,11 @@ from geniehive.routing.receipt import (
     Facts,
     Receipt,
     Tried,
-    Weighed,
     decide,
     receipt,
 )
 from geniehive.routing.resolve import resolve
-from geniehive.routing.strategy import order
+from geniehive.routing.strategy import decided, order
 from tests.geniehive.routing.fleet import (
     Asset,
     Availability,
@@ -108,12 +109,17 @@ def test_what_a_role_likes_in_a_candidate_is_told():
 
 
 def test_a_strategy_that_weighs_adds_score_signals_and_reasons():
-    weighed = (Weighed(0.75, {"prefix_tokens": 512.0}, ("has this conversation in its cache",)), Weighed(0.5))
-    first, second = receipt(facts(decision(FLEET, weighed=weighed))).candidates
-    assert (first.score, second.score) == (0.75, 0.5)
-    assert first.signals["prefix_tokens"] == 512
-    assert first.signals["running"] == 2
-    assert first.reasons[-1] == "has this conversation in its cache"
+    found, ledger = resolve(FLEET, "qwen"), Ledger()
+    prompt = fingerprint(b"x" * 900)
+    first = next(each for each in found.candidates if each.service.service_id == "a")
+    ledger.end(ledger.begin(first, Ask(0.0, prompt)), 1.0, Outcome(prompt_tokens=600, answer_tokens=9))
+    ordered, parts = decided(FLEET, found, {}, 0, Ask(2.0, prompt), ledger)
+    one, two = receipt(facts(decide("qwen", found, ordered, FLEET.observed, {}, parts))).candidates
+    assert one.score > two.score
+    assert one.signals["warm"] == 1.0
+    assert one.signals["running"] == 2
+    assert one.reasons[-1] == "has the beginning of this prompt in its cache"
+    assert two.signals["warm"] == 0.25
 
 
 def test_a_failover_shows_both_attempts():

@@ -1,0 +1,138 @@
+"""One attempt, up to the first byte of content: until then nothing has been promised to the client.
+
+What counts as a failure, and whether the same service may be asked again, is decided in `verdict`. The
+head of a stream is held until its first content, a whole answer until its end, so that a broken one can
+still be replaced by another service's.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from gateway.exchange import Exchange
+from gateway.plan import Kept, Plan
+from gateway.sse import SseScanner, told_in, too_large
+from gateway.upstream import Refused, Upstream, UpstreamResponse
+from gateway.verdict import AttemptFailed, judge, judge_answer, judge_event
+from geniehive.config import GatewayConfig
+from geniehive.errors import CallerError, UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from geniehive.routing.receipt import Tried
+
+_HELD_BYTES = 8 * 1024 * 1024  # of an answer that is not a stream: held whole, so that a broken one can be replaced
+_HELD_EVENTS = 1024 * 1024  # of a stream before its first content
+
+
+class Begun(NamedTuple):
+    """An answer whose first byte is there: a stream with its scanner, or a body (with the rest still to be read)."""
+
+    upstream: UpstreamResponse
+    head: bytes
+    scanner: SseScanner | None = None
+    content_type: str = ""
+    done_marker: bool = False
+    grace_s: float = 0
+    """For what may follow in a stream once the engine said that it finished: usage, `[DONE]`."""
+    kept: Kept | None = None
+    """What the client has of a stream that another engine could go on with."""
+
+    def told(self, tried: Tried) -> None:
+        """Write down what the answer tells of itself."""
+        scanner = self.scanner
+        told = told_in(self.head) if scanner is None else scanner.told
+        tried.prompt_tokens, tried.tokens, tried.finish_reason, tried.cached_tokens = told
+        tried.answer_bytes += len(self.head) if scanner is None else scanner.bytes
+
+
+class Opening:
+    """Begins attempts."""
+
+    def __init__(self, upstream: Upstream, limits: GatewayConfig) -> None:
+        self._upstream = upstream
+        self._limits = limits
+
+    async def begin(self, exchange: Exchange, plan: Plan, tried: Tried) -> Begun:
+        """One attempt, up to the first byte of content. Raises AttemptFailed."""
+        limit = self._limits.first_byte_timeout_s
+        try:
+            async with exchange.deadline(limit):
+                response = await self._upstream.open(plan.build(tried.candidate))
+                tried.status = response.status
+                try:
+                    return await self._first(response, plan, tried)
+                except BaseException:
+                    response.close()
+                    raise
+        except TimeoutError:
+            if exchange.interruption is not None:
+                raise exchange.interruption from None
+            raise AttemptFailed(UpstreamTimeout(f"the engine sent nothing within {limit:g} s")) from None
+        except UpstreamError as error:
+            if (reason := plan.body_failure()) is not None:
+                raise reason from error
+            raise AttemptFailed(error, same_service=not isinstance(error, Refused)) from error
+        finally:
+            tried.until = exchange.now()
+            exchange.upstream_seconds += tried.until - tried.began
+
+    async def _first(self, response: UpstreamResponse, plan: Plan, tried: Tried) -> Begun:
+        if response.status >= 300:
+            raise judge(response.status, response.headers, await _up_to(response, _HELD_EVENTS))
+        if response.content_type == "text/event-stream" and (plan.stream or not plan.json):
+            kept = plan.keep(tried.candidate)
+            scanner = SseScanner(
+                max_bytes=self._limits.max_answer_bytes,
+                rewrite=plan.rewrite(tried.candidate),
+                keep=None if kept is None else kept.keep,
+            )
+            return await _first_content(response, scanner, plan, kept)
+        body = await _up_to(response, _HELD_BYTES)
+        if len(body) > self._limits.max_answer_bytes:
+            raise AttemptFailed(too_large(self._limits.max_answer_bytes))
+        if not body:
+            raise UpstreamUnavailable("the engine's answer is empty")
+        if plan.json:
+            _check(response, plan, body)
+        try:
+            kind, body = plan.adapt(tried.candidate, response.headers.get("content-type", "application/json"), body)
+        except CallerError:
+            tried.outcome, tried.reason = "failed", "the engine refused the request inside of a good status"
+            raise
+        return Begun(response, body, content_type=kind)
+
+
+async def _up_to(response: UpstreamResponse, limit: int) -> bytes:
+    """The body, or its beginning where it is longer."""
+    pieces, size = [], 0
+    while size < limit and (piece := await response.read()):
+        pieces.append(piece)
+        size += len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _check(response: UpstreamResponse, plan: Plan, body: bytes) -> None:
+    """Raises AttemptFailed for an answer of a good status that is not what was asked for."""
+    if response.content_type == "text/event-stream":
+        raise AttemptFailed(UpstreamUnavailable("the engine answered with a stream that was not asked for"))
+    if (wrong := judge_answer(response.headers, body, whole=response.ended)) is not None:
+        raise wrong
+    if plan.stream:
+        raise AttemptFailed(UpstreamUnavailable("a stream was asked for, and the engine answered without one"))
+
+
+async def _first_content(response: UpstreamResponse, scanner: SseScanner, plan: Plan, kept: Kept | None) -> Begun:
+    """Read a stream until its first content. An end or an error before that is a failed attempt."""
+    held, size = [], 0
+    while size < _HELD_EVENTS:
+        chunk = await response.read()
+        piece = scanner.feed(chunk) if chunk else scanner.close()
+        held.append(piece)
+        size += len(piece)
+        if scanner.content or scanner.over:
+            break
+        if not chunk:
+            raise UpstreamUnavailable("the engine's stream ended before it began")
+    if scanner.error is not None and not scanner.content:
+        raise judge_event(response.headers, scanner.error)
+    if scanner.over and not scanner.content:
+        raise UpstreamUnavailable("the engine's stream ended before it began")
+    return Begun(response, b"".join(held), scanner, done_marker=plan.done_marker, grace_s=plan.grace_s, kept=kept)
