@@ -116,9 +116,13 @@ class Stream(Answer):
 
         Raises ConnectionResetError if the client is gone.
         """
+        connection = self._connection
         if data:
-            self._connection.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunks else data)
-        return not self._connection.writing_paused
+            transport = connection.transport
+            if transport is None or transport.is_closing():
+                raise ConnectionResetError("the client is gone")
+            transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunks else data)
+        return not connection.writing_paused
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         """Write, and wait while the client takes no more."""

@@ -67,8 +67,23 @@ class _Event(msgspec.Struct):
     type: str | None = None
 
 
+class _Ended(msgspec.Struct):
+    finish_reason: Any = None
+
+
+class _Later(msgspec.Struct):
+    """What is read of an event once content has begun: what it says is not looked at any more."""
+
+    error: msgspec.Raw = _ABSENT
+    usage: Usage | None = None
+    choices: list[_Ended] | None = None
+    type: str | None = None
+
+
 _decoder = msgspec.json.Decoder(_Event)
+_later = msgspec.json.Decoder(_Later)
 _LONGEST_REASON = 64
+_E = ord("e")  # as in `event: `
 _EMPTY = frozenset({b"null", b'""', b"[]"})
 _NO_ERROR = frozenset({b"", b"null"})
 _ERROR_TYPES = frozenset({"error", "response.failed"})
@@ -116,6 +131,8 @@ class SseScanner:
         """Why the engine stopped, where it said so."""
         self.bytes = 0
         """Of the stream, as it came."""
+        self.over = False
+        """Whether nothing that follows would be passed on: `[DONE]` or an error was seen."""
         self._held = bytearray()
         self._max_event_bytes = max_event_bytes
         self._max_bytes = max_bytes
@@ -127,11 +144,6 @@ class SseScanner:
     def told(self) -> Told:
         """What the stream has told of itself so far."""
         return self.prompt_tokens, self.tokens, self.finish_reason, self.cached_tokens
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing that follows would be passed on."""
-        return self.done or self.error is not None
 
     @property
     def too_long(self) -> bool:
@@ -152,7 +164,13 @@ class SseScanner:
             return b""
         held = self._held
         if not held and chunk.endswith(b"\n\n"):  # the usual case: whole events in one chunk
-            return self._pass(chunk)
+            if chunk.count(b"\n") != 2 or not chunk.startswith(b"data: ") or b"\r" in chunk:
+                return self._pass(chunk)
+            if not self._look_at(chunk, chunk[6:-2]):  # the most usual: just one
+                return b""
+            if self._keep is not None:
+                self._keep(chunk)
+            return chunk if self.rewrite is None else self.rewrite(chunk)
         start = max(0, len(held) - _BOUNDARY_REACH)
         held += chunk
         end = 0
@@ -201,24 +219,31 @@ class SseScanner:
     def _look(self, event: bytes) -> bool:
         """Learn from one event; whether it may go on."""
         data = data_of(event)
-        if data is None:
-            return True  # comments, ids, retry hints
+        return data is None or self._look_at(event, data)  # without data: comments, ids, retry hints
+
+    def _look_at(self, event: bytes, data: bytes) -> bool:
         self.events += 1
         if data == b"[DONE]":
-            self.done = True
+            self.done = self.over = True
             return True
         try:
-            seen = _decoder.decode(data)
+            seen = _later.decode(data) if self.content else _decoder.decode(data)
         except msgspec.ValidationError:
             self.content = True  # JSON of a shape that is not known here
             return True
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return False
-        return self._learn(seen, event, data)
+        if seen.error is not _ABSENT or seen.type is not None or seen.usage is not None or event[0] == _E:
+            return self._learn(seen, event, data)
+        for choice in seen.choices or ():
+            if choice.finish_reason or not self.content:
+                return self._learn(seen, event, data)
+        return True
 
-    def _learn(self, seen: _Event, event: bytes, data: bytes) -> bool:
+    def _learn(self, seen: _Event | _Later, event: bytes, data: bytes) -> bool:
         if bytes(seen.error) not in _NO_ERROR or seen.type in _ERROR_TYPES or event.startswith(b"event: error"):
             self.error = data
+            self.over = True
             return False
         if seen.usage is not None and seen.usage.completion_tokens is not None:
             self.tokens = seen.usage.completion_tokens
@@ -231,7 +256,7 @@ class SseScanner:
             if choice.finish_reason:
                 self.finished = self.content = True
                 self.finish_reason = str(choice.finish_reason)[:_LONGEST_REASON]
-            elif not self.content:
+            elif not self.content and isinstance(choice, _Choice):
                 self.content = bool(choice.text) or _speaks(choice.delta)
         return True
 
@@ -264,10 +289,6 @@ def data_of(event: bytes) -> bytes | None:
         if field == b"data":
             lines.append(value.removeprefix(b" "))
     return b"\n".join(lines) if lines else None
-
-
-class _Ended(msgspec.Struct):
-    finish_reason: Any = None
 
 
 class _Body(msgspec.Struct):

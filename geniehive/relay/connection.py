@@ -32,8 +32,8 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_ended", "_expects_head", "_freed", "_head_size", "_headers", "_idle_s", "_interim", "_keep_alive", "_loop",
-        "_lost", "_parser", "_reading", "_response", "_sending", "_transport", "_unframed", "_wait_writable",
-        "_writing", "good_until", "origin", "sent_at",
+        "_lost", "_parser", "_pieces", "_reading", "_response", "_sending", "_transport", "_unframed", "_wait_writable",
+        "_writing", "good_until", "on_body", "origin", "sent_at",
     )  # fmt: skip
 
     def __init__(
@@ -47,6 +47,8 @@ class Connection(asyncio.Protocol):
         self._freed = freed
         self._lost = lost
         self._transport: asyncio.Transport | None = None
+        self._pieces: list[bytes] = []  # of the body, as one read of the socket brings them
+        self.on_body = self._pieces.append  # called by llhttp
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._response: UpstreamResponse | None = None
         self._headers: list[tuple[bytes, bytes]] = []
@@ -86,6 +88,7 @@ class Connection(asyncio.Protocol):
         """Send the head; the body follows by `write` until `end`."""
         response = self._response = UpstreamResponse(self, self._loop)
         self._headers.clear()
+        self._pieces.clear()
         self._expects_head = True
         self._head_size = 0
         self._interim = self._unframed = self._ended = self._keep_alive = False
@@ -165,13 +168,17 @@ class Connection(asyncio.Protocol):
         try:
             parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._hand_over()
             self._refuse(error)
             return
         if self._ended:
             self._settle(response)
         elif response.status:
-            if self._response is not None:
-                response.arrived()
+            pieces = self._pieces
+            if pieces and self._response is not None:
+                piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                pieces.clear()
+                response.arrived(piece)
         else:
             self._head_size += len(data)
             if self._head_size > MAX_HEAD:
@@ -225,18 +232,21 @@ class Connection(asyncio.Protocol):
         except UpstreamUnavailable as error:
             self._fail(error)
 
-    def on_body(self, data: bytes) -> None:
-        """A piece of the body."""
-        if self._response is not None and not self._ended:
-            self._response.feed(data)
-
     def on_message_complete(self) -> None:
         """The message is over: an interim answer, or the one that was asked for."""
         if self._interim:
             self._interim = False
         elif not self._ended and self._parser is not None:
+            self._hand_over()
             self._ended = True
             self._keep_alive = self._parser.should_keep_alive()
+
+    def _hand_over(self) -> None:
+        """The pieces of the body that came, before its end is told."""
+        if self._pieces and self._response is not None and not self._ended:
+            for piece in self._pieces:
+                self._response.feed(piece)
+        self._pieces.clear()
 
     # --- ends --------------------------------------------------------------------------------------
 

@@ -155,13 +155,21 @@ class UpstreamResponse:
         self.status, self.headers = status, headers
 
     def feed(self, piece: bytes) -> None:
-        """Called by the connection: more of the body. `arrived` follows when the socket has given all it had."""
+        """Called by the connection: more of the body, and its end follows."""
         self._pieces.append(piece)
         self._size += len(piece)
 
-    def arrived(self) -> None:
-        """Called by the connection after one or more `feed`: pieces that came together go on together."""
-        if self._sink is not None and not self._stopped:
+    def arrived(self, piece: bytes) -> None:
+        """Called by the connection: more of the body, all that one read of the socket brought."""
+        sink = self._sink
+        if sink is not None and not self._stopped and self._decoder is None and not self._pieces:  # the usual stream
+            if not sink.take(piece):
+                self._stopped = True
+                if self._wire is not None:
+                    self._wire.pause_reading()
+            return
+        self.feed(piece)
+        if sink is not None and not self._stopped:
             self._push()
         elif self._size > _HELD and self._wire is not None:
             self._wire.pause_reading()
