@@ -77,7 +77,7 @@ class Front:
         try:
             answer = await self._answer(exchange)
             keep = request.keep_alive and not self.draining
-            if isinstance(answer, Stream):
+            if type(answer) is Stream:  # isinstance() is slow with classes of aiohttp
                 keep = keep and not answer.last
                 if answer is not exchange.response:
                     raise TypeError("a stream that its exchange knows nothing of")

@@ -26,6 +26,8 @@ class UpstreamRequest(NamedTuple):
     url: str
     headers: Mapping[str, str]
     body: Body
+    lines: str = ""
+    """More headers, as they are sent, each with its line's end: known to be good, and not looked at."""
 
 
 class Origin(NamedTuple):
@@ -66,23 +68,29 @@ def target(url: str) -> Target:
     return Target(Origin(host, port, parts.scheme == "https"), path, authority)
 
 
-def head(method: str, to: Target, headers: Mapping[str, str], length: int | None) -> bytes:
+def head(method: str, to: Target, headers: Mapping[str, str], length: int | None, lines: str = "") -> bytes:
     """The request line and the headers, whose names are in lower case; `length` None is a chunked body.
 
     Raises ValueError for headers that would break out of their line, or that frame the message.
     """
     if method not in _METHODS:
         raise ValueError(f"the method {method[:20]!r} is not spoken")
+    if headers:
+        lines += _checked(headers)
+    if length is None:
+        lines += "transfer-encoding: chunked\r\n"
+    elif "content-length" not in headers:
+        lines += f"content-length: {length}\r\n"
+    return f"{method} {to.path} HTTP/1.1\r\nhost: {to.authority}\r\n{lines}\r\n".encode("latin-1")
+
+
+def _checked(headers: Mapping[str, str]) -> str:
     if not _names_fit(tuple(headers)):
         raise ValueError("a header has a name that cannot be sent")
-    text = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-    if text.count("\n") != len(headers) or text.count("\r") != len(headers) or "\0" in text:
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if lines.count("\n") != len(headers) or lines.count("\r") != len(headers) or "\0" in lines:
         raise ValueError("a header has a value that cannot be sent")
-    if length is None:
-        text += "transfer-encoding: chunked\r\n"
-    elif "content-length" not in headers:
-        text += f"content-length: {length}\r\n"
-    return f"{method} {to.path} HTTP/1.1\r\nhost: {to.authority}\r\n{text}\r\n".encode("latin-1")
+    return lines
 
 
 @lru_cache(maxsize=256)
