@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,9 +61,13 @@ def start_stack(
     cores: Sequence[int],
     with_node: bool = True,
     model: str = MODEL,
+    limits: Mapping[str, Any] | None = None,
 ) -> Stack:
-    """Start all three and wait until the gateway lists the model (without a node agent: until it has a snapshot)."""
-    config, port, control_port = _config(programs.folder, services)
+    """Start all three and wait until the gateway lists the model (without a node agent: until it has a snapshot).
+
+    `limits` are more keys of the config's section `gateway`.
+    """
+    config, port, control_port = _config(programs.folder, services, limits or {})
     control = _daemon(programs, "control", config, ())
     gateway = _daemon(programs, "gateway", config, cores)
     needs, says = [control], b""
@@ -79,10 +83,10 @@ def _daemon(programs: Processes, name: str, config: Path, cores: Sequence[int]) 
     return programs.start(name, argv, cores=cores)
 
 
-def _config(folder: Path, services: Sequence[dict[str, Any]]) -> tuple[Path, int, int]:
+def _config(folder: Path, services: Sequence[dict[str, Any]], limits: Mapping[str, Any]) -> tuple[Path, int, int]:
     port, control_port = free_port(), free_port()
     config = {
-        "gateway": {"port": port},
+        "gateway": {"port": port, **limits},
         "control": {"listen": f"127.0.0.1:{control_port}"},
         "control_plane": {"address": f"127.0.0.1:{control_port}", "node_api_key": NODE_KEY},
         "storage": {"url": f"sqlite+aiosqlite:///{folder}/registry.sqlite3"},
