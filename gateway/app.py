@@ -17,6 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import geniehive
@@ -122,6 +123,7 @@ async def _listen(
     listener = await asyncio.get_running_loop().create_server(server, sock=sock, backlog=_BACKLOG)
     calm_collector()
     keep_memory()
+    allow_files()
     try:
         ready(url_of(sock))
         await stop.wait()
@@ -141,6 +143,15 @@ def calm_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNG_OBJECTS, 20, 20)
+
+
+def allow_files() -> None:
+    """As many open sockets as the system lets this process have: a stream takes two, and shells give 1,024."""
+    with suppress(ImportError, ValueError, OSError):
+        import resource  # noqa: PLC0415 - not there on every platform
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def keep_memory() -> None:
