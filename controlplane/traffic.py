@@ -92,6 +92,9 @@ class TrafficTable:
             ttft_seconds=_known(observed.ttft_seconds, found, lambda one: one.ttft_seconds),
             latency_seconds=_known(observed.latency_seconds, found, lambda one: one.latency_seconds),
             tokens_per_second=_known(observed.tokens_per_second, found, lambda one: one.tokens_per_second),
+            prompt_tokens_per_second=_known(
+                observed.prompt_tokens_per_second, found, lambda one: one.prompt_tokens_per_second
+            ),
         )
 
 

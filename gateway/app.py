@@ -8,33 +8,34 @@ the rest with an error, and goes.
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import gc
 import logging
 import random
 import secrets
 import socket
-import sys
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import geniehive
+from gateway.admission import Admission, Queue
 from gateway.attempts import Attempts
 from gateway.auth import INFERENCE, Authenticator
+from gateway.circuit import Circuits
 from gateway.cluster import ClusterViews
 from gateway.http import refusal_of
 from gateway.inflight import InFlight
 from gateway.key_watch import KeyWatch
 from gateway.listen import bind, url_of
+from gateway.loading import Loading
 from gateway.meter import MetricsMeter
 from gateway.metrics import Metrics
 from gateway.middleware import Front
 from gateway.openai.audio import Audio
 from gateway.openai.generate import Generate
 from gateway.openai.models import Models
+from gateway.opening import Opening
 from gateway.operations import Operations
+from gateway.own_metrics import OwnMetrics
 from gateway.permits import Permits
 from gateway.receipts import Receipts
 from gateway.request_views import RequestViews
@@ -43,6 +44,7 @@ from gateway.routes import route_table
 from gateway.routing_watch import RoutingWatch
 from gateway.server.server import Server, Spawn
 from gateway.siblings import Siblings
+from gateway.tuning import tune
 from gateway.upstream import Upstream
 from gateway.view import RoutingView
 from gateway.workers import run_workers
@@ -51,9 +53,6 @@ from geniehive.config import Config
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 2048
-_YOUNG_OBJECTS = 20_000  # allocated beyond those freed, before the collector looks at the young ones
-_KEPT_BYTES = 32 * 1024 * 1024
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 _LAST_GRACE_S = 1.0  # for connections to close once nothing runs on them
 
 
@@ -121,9 +120,7 @@ async def _listen(
         max_connections=limits.max_connections,
     )
     listener = await asyncio.get_running_loop().create_server(server, sock=sock, backlog=_BACKLOG)
-    calm_collector()
-    keep_memory()
-    allow_files()
+    tune()
     try:
         ready(url_of(sock))
         await stop.wait()
@@ -135,36 +132,11 @@ async def _listen(
         await server.shutdown(_LAST_GRACE_S)
 
 
-def calm_collector() -> None:
-    """Let Python's collector of cycles look less often, and never at what will stay anyway.
+class Keepers(NamedTuple):
+    """What keeps requests back: services that failed, and the line for those that are full."""
 
-    Requests leave no cycles behind; with its defaults it goes over all open streams again and again to find none.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_YOUNG_OBJECTS, 20, 20)
-
-
-def allow_files() -> None:
-    """As many open sockets as the system lets this process have: a stream takes two, and shells give 1,024."""
-    with suppress(ImportError, ValueError, OSError):
-        import resource  # noqa: PLC0415 - not there on every platform
-
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def keep_memory() -> None:
-    """Let glibc keep some of the memory that is freed, where the C library is glibc.
-
-    With its defaults each body of a megabyte is memory that the kernel has to find and clear anew, several times over:
-    that took longer than parsing it.
-    """
-    library = ctypes.CDLL(None) if sys.platform == "linux" else None
-    mallopt = getattr(library, "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-        mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES // 2)
+    circuits: Circuits
+    line: Queue
 
 
 def build_app(
@@ -175,15 +147,19 @@ def build_app(
     cluster: ClusterViews,
     requests: RequestViews,
     spawn: Spawn,
+    keepers: Keepers | None = None,
 ) -> Front:
     """What answers requests, from the parts that outlive them."""
     limits = config.gateway
-    metrics = Metrics(view, in_flight)
+    circuits, line = keepers or Keepers(Circuits(limits.ejection), Queue())
+    metrics = Metrics(view, in_flight, circuits, line)
     receipts = requests.receipts
     meter = MetricsMeter(metrics, receipts.keep)
-    attempts = Attempts(upstream, in_flight, limits, spawn, meter, random.random)
+    admission = Admission(view, in_flight, circuits, line, limits.queue, metrics.waited)
+    opening = Opening(upstream, Loading(view, limits), limits)
+    attempts = Attempts(in_flight, circuits, admission, opening, limits, spawn, meter, random.random)
     permits = Permits()
-    router = Router(view, in_flight, receipts=limits.receipts > 0, permits=permits)
+    router = Router(view, in_flight, circuits, receipts=limits.receipts > 0, permits=permits)
     operations = Operations(view, metrics, geniehive.__version__)
     table = route_table(
         Generate(router, attempts, limits),
@@ -200,6 +176,7 @@ def build_app(
     operations.front = front
     receipts.open_exchanges = permits.open_exchanges = lambda: front.exchanges
     view.follow(KeyWatch(authenticator, permits.open_exchanges).changed)
+    OwnMetrics(metrics.registry, lambda: front.open_requests, upstream)
     return front
 
 

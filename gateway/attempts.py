@@ -1,62 +1,40 @@
 """Attempts: one candidate after the other until one has begun to answer, and then that one to its end.
 
 Until the first byte of content nothing has been promised to the client (`gateway.opening`), so a failure
-leads to the next candidate. What counts as a failure, and whether the same service may be asked again, is
-decided in `verdict`. After the first byte there are no attempts any more (`gateway.delivery`). The in-flight
-guard of a candidate is held for as long as it works for this request, a client that goes away included.
+leads to the next candidate (`gateway.turns`). What counts as a failure, and whether the same service may be
+asked again, is decided in `verdict`. Services that fail too often are kept back (`gateway.circuit`). After the
+first byte there are no attempts any more (`gateway.delivery`). The place of a candidate is held for as long as
+it works for this request (`gateway.attempt`), a client that goes away included.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Protocol
+from functools import partial
 
 from aiohttp import web
 
+from gateway.admission import Admission, Place
+from gateway.attempt import Attempt, InFlight
+from gateway.circuit import Circuits
 from gateway.delivery import Delivery
 from gateway.errors import passed_on, should_repeat
 from gateway.exchange import Exchange
+from gateway.hedging import Race
 from gateway.middleware import Meter
-from gateway.opening import Opening
+from gateway.opening import Begun, Opening
 from gateway.plan import Plan, as_it_is
 from gateway.relay import Comments, end_with
 from gateway.resumption import Resumption
 from gateway.retry_budget import RetryBudget
 from gateway.server.server import Spawn
-from gateway.upstream import Upstream
-from gateway.verdict import AttemptFailed
+from gateway.turns import Failed, following
+from gateway.verdict import LONGEST_WAIT_S, AttemptFailed
 from geniehive.config import GatewayConfig
-from geniehive.errors import GenieHiveError, UpstreamError, UpstreamUnavailable
+from geniehive.errors import GenieHiveError, NoServiceAvailable, UpstreamError, UpstreamUnavailable
 from geniehive.routing.candidate import Candidate
-from geniehive.routing.ledger import Ask, Outcome
 
 __all__ = ["Attempts", "Plan", "as_it_is"]
-
-MAX_ATTEMPTS = 4
-_BACKOFF_S = 0.3  # on average, before a busy engine that names no time is asked once more
-
-
-class Guard(Protocol):
-    """An open request of one service, counted until it is left."""
-
-    def first_byte(self) -> None:
-        """The answer has begun."""
-        ...
-
-    def finish(self, *, ok: bool, tokens: int | None = None, answer: Outcome | None = None) -> None:
-        """The request is over; `tokens` is what was generated, where that is known, `answer` what it told."""
-        ...
-
-
-class InFlight(Protocol):
-    """Counts open requests."""
-
-    def guard(
-        self, service_id: str, candidate: Candidate | None = None, ask: Ask | None = None
-    ) -> AbstractContextManager[Guard]:
-        """One more of a service, until the context is left; with `ask`, something is learned from it."""
-        ...
 
 
 class Attempts:
@@ -64,26 +42,31 @@ class Attempts:
 
     def __init__(
         self,
-        upstream: Upstream,
         in_flight: InFlight,
+        circuits: Circuits,
+        admission: Admission,
+        opening: Opening,
         limits: GatewayConfig,
         spawn: Spawn,
         meter: Meter,
         dice: Callable[[], float],
     ) -> None:
-        self._opening = Opening(upstream, limits)
+        self._opening = opening
+        self._admission = admission
         self._delivery = Delivery(limits)
         self._in_flight = in_flight
+        self._circuits = circuits
         self._limits = limits
         self._spawn = spawn
         self._meter = meter
         self._dice = dice
-        self._budget = RetryBudget()
-        self._resumption = Resumption(self._opening, self._delivery, self._enter, self._budget.spend, limits, meter)
+        self.budget = RetryBudget()
+        """What repeats of all kinds are taken from."""
+        self._resumption = Resumption(self._opening, self._delivery, self._enter, circuits, self.budget, limits, meter)
 
     async def run(self, exchange: Exchange, plan: Plan) -> web.StreamResponse:
         """The answer of the first candidate that gives one. Raises the error of the last one otherwise."""
-        self._budget.arrived(exchange.now())
+        self.budget.arrived(exchange.now())
         exchange.stream = plan.stream
         comments = Comments(exchange, self._limits.keepalive_comment_s if plan.stream else 0, self._spawn)
         try:
@@ -102,67 +85,178 @@ class Attempts:
             await comments.stop()
 
     async def _run(self, exchange: Exchange, plan: Plan, comments: Comments) -> web.StreamResponse:
-        failed: AttemptFailed | None = None
-        crashes = 0
-        for candidate in _turns(plan.candidates):
-            if failed is not None and not self._may_repeat(exchange, plan, failed, candidate, crashes):
-                break
-            if failed is not None and failed.wait_s is not None and _is_last(exchange, candidate):
-                await self._wait(exchange, failed.wait_s or _BACKOFF_S * (0.5 + self._dice()))
-            tried = exchange.attempt(candidate)
-            service_id = candidate.service.service_id
-            with self._in_flight.guard(service_id, candidate, exchange.ask) as guard:
-                try:
-                    begun = await self._opening.begin(exchange, plan, tried)
-                    if begun.scanner is not None:  # when the first token of a whole body was there, nobody knows
-                        exchange.first_byte, tried.streamed = tried.until, True
-                        guard.first_byte()
-                    await comments.stop()
-                    try:
-                        response, well = await self._delivery.deliver(exchange, begun, tried)
-                    finally:
-                        begun.upstream.close()
-                        begun.told(tried)
-                    tried.outcome = "ok" if well else "cut"
-                    answer = Outcome(well, tried.prompt_tokens, tried.cached_tokens, tried.tokens)
-                    guard.finish(ok=well, tokens=tried.tokens, answer=answer)
-                    return response
-                except AttemptFailed as error:
-                    failed, tried.outcome, tried.reason = error, "failed", error.reason
-                    crashes += error.crash
-                    guard.finish(ok=not error.held_against)
-                except UpstreamError as error:
-                    tried.outcome, tried.reason = "cut", error.message
-                    raise
-                finally:
-                    if tried.outcome == "open":
-                        tried.outcome = "cancelled"
-                    self._meter.attempt_done(service_id, tried.outcome)
-        if failed is None:
+        options, failed = plan.candidates, list[Failed]()
+        patient = len(options) == 1
+        if not options:
             raise UpstreamUnavailable("there is nobody to ask")
+        while True:
+            candidate, place = options[0], None
+            if self._circuits or not self._admission.takes(candidate.service.service_id):
+                chosen = await self._choose(exchange, options)
+                if chosen is None:
+                    break
+                candidate, place = chosen
+            attempt = self._enter(exchange, candidate, place)
+            late_s = None if failed else self._late_s(plan, candidate)
+            if late_s is None:
+                response = await self._attempt(exchange, plan, comments, attempt, failed, patient=patient)
+            else:
+                response = await self._race(exchange, plan, comments, attempt, failed, late_s)
+            if response is not None:
+                return response
+            shut = partial(self._shut, exchange.now())
+            options, patient = following(plan.candidates, _everybody(exchange), failed, shut)
+            if not options or not plan.replayable() or not self.budget.spend(exchange.now()):
+                break
+        if not failed:
+            raise self._refusal(exchange, options)
         await comments.stop()
-        if failed.passed is not None and exchange.response is not None:
-            await end_with(exchange.response, failed.error, failed.passed.body)
+        last = failed[-1].error
+        if last.passed is not None and exchange.response is not None:
+            await end_with(exchange.response, last.error, last.passed.body)
             return exchange.response
-        return _give_up(failed)
+        return _give_up(last)
 
-    def _enter(self, exchange: Exchange, candidate: Candidate) -> AbstractContextManager[Guard]:
-        """One more open request of a service."""
-        return self._in_flight.guard(candidate.service.service_id, candidate, exchange.ask)
+    async def _attempt(
+        self,
+        exchange: Exchange,
+        plan: Plan,
+        comments: Comments,
+        attempt: Attempt,
+        failed: list[Failed],
+        *,
+        patient: bool,
+    ) -> web.StreamResponse | None:
+        """One candidate's answer to its end; None if it gave none, which is then in `failed`."""
+        try:
+            begun = await self._opening.begin(exchange, plan, attempt.tried, patient=patient)
+            return await self._bring(exchange, comments, attempt, begun)
+        except AttemptFailed as error:
+            attempt.failed(error, self._dice())
+            failed.append(Failed(attempt.tried.candidate, error))
+            return None
+        finally:
+            attempt.close()
 
-    def _may_repeat(
-        self, exchange: Exchange, plan: Plan, failed: AttemptFailed, following: Candidate, crashes: int
-    ) -> bool:
-        again = failed.wait_s is not None or (failed.same_service and len(plan.candidates) == 1)
-        return (
-            failed.retry
-            and (again or not _is_last(exchange, following))
-            and crashes < 2
-            and plan.replayable()
-            and self._budget.spend(exchange.now())
+    async def _bring(
+        self, exchange: Exchange, comments: Comments, attempt: Attempt, begun: Begun
+    ) -> web.StreamResponse:
+        """An answer that has begun, to its end."""
+        try:
+            if begun.scanner is not None:  # when the first token of a whole body was there, nobody knows
+                attempt.first_byte()
+            await comments.stop()
+            try:
+                response, well = await self._delivery.deliver(exchange, begun, attempt.tried)
+            finally:
+                begun.upstream.close()
+                begun.told(attempt.tried)
+            attempt.over(well=well)
+        except UpstreamError as error:
+            attempt.broke(error.message)
+            raise
+        return response
+
+    def _late_s(self, plan: Plan, candidate: Candidate) -> float | None:
+        """After how long another service is asked as well; None if the role does not want that, or nobody knows."""
+        if candidate.role is None or not candidate.role.routing_policy.hedge or len(plan.candidates) == 1:
+            return None
+        return self._in_flight.late_s(candidate.service.service_id, streamed=plan.stream)
+
+    async def _race(
+        self,
+        exchange: Exchange,
+        plan: Plan,
+        comments: Comments,
+        first: Attempt,
+        failed: list[Failed],
+        late_s: float,
+    ) -> web.StreamResponse | None:
+        """As `_attempt`, with a second candidate after `late_s` seconds."""
+        entered = [first]
+
+        def second() -> Attempt | None:
+            other = self._second(exchange, plan, first.tried.candidate)
+            if other is None or not plan.replayable() or not self.budget.spend(exchange.now()):
+                return None
+            attempt = self._enter(exchange, other)
+            attempt.tried.note = f"a hedge: nothing had come within {late_s:.2f} s"
+            entered.append(attempt)
+            return attempt
+
+        race = Race(exchange, plan, self._opening, first, second)
+        try:
+            won = await race.run(late_s)
+            for attempt, error in race.lost:
+                attempt.failed(error, self._dice())
+                attempt.close()
+                failed.append(Failed(attempt.tried.candidate, error))
+            return None if won is None else await self._bring(exchange, comments, *won)
+        finally:
+            for attempt in entered:
+                attempt.close()
+
+    def _second(self, exchange: Exchange, plan: Plan, first: Candidate) -> Candidate | None:
+        """Another service that takes work and has a place: nobody waits for a hedge."""
+        now = exchange.now()
+        for each in plan.candidates:
+            service_id = each.service.service_id
+            other = service_id != first.service.service_id and self._admission.takes(service_id)
+            if other and not self._circuits.kept_back(service_id, now):
+                return each
+        return None
+
+    def _enter(self, exchange: Exchange, candidate: Candidate, place: Place | None = None) -> Attempt:
+        """Begin at the candidate's service, at the place that was taken there, if one was."""
+        service_id = candidate.service.service_id
+        if place is not None:
+            trial = place.trial
+        else:
+            trial = bool(self._circuits) and self._circuits.begin(service_id, exchange.now())
+        guard = self._in_flight.guard(service_id, candidate, exchange.ask, reserved=place is not None)
+        return Attempt(exchange, candidate, guard, self._circuits, self._meter, trial=trial)
+
+    async def _choose(
+        self, exchange: Exchange, options: tuple[Candidate, ...]
+    ) -> tuple[Candidate, Place | None] | None:
+        """The first that takes work and has a place, if need be after a wait. None if all rest for too long."""
+        now = exchange.now()
+        ready = tuple(each for each in options if not self._circuits.kept_back(each.service.service_id, now))
+        if not ready:
+            least = await self._least_bad(exchange, options)
+            if least is None:
+                return None
+            ready = (least,)
+        for each in ready:
+            if self._admission.takes(each.service.service_id):
+                return each, None
+        place = await self._admission.wait(exchange, ready)
+        return next(each for each in ready if each.service.service_id == place.service_id), place
+
+    async def _least_bad(self, exchange: Exchange, options: tuple[Candidate, ...]) -> Candidate | None:
+        """Of services that are all kept back, one that is free soon, else one that may be tried all the same."""
+        now = exchange.now()
+        rests = [(self._circuits.rest_s(each.service.service_id, now), each) for each in options]
+        rest, least = min((each for each in rests if each[0] > 0), key=lambda each: each[0], default=(0.0, None))
+        if least is not None and rest <= LONGEST_WAIT_S:
+            await self._pause(exchange, rest)
+            return least
+        ejected = [each for rest, each in rests if not rest]
+        return min(ejected, key=lambda each: self._circuits.badness(each.service.service_id, now), default=None)
+
+    def _shut(self, now: float, service_id: str) -> bool:
+        """Whether a service wants to be left alone for longer than a client may wait."""
+        return self._circuits.rest_s(service_id, now) > LONGEST_WAIT_S
+
+    def _refusal(self, exchange: Exchange, options: tuple[Candidate, ...]) -> NoServiceAvailable:
+        now = exchange.now()
+        rest = min(self._circuits.rest_s(each.service.service_id, now) for each in options)
+        return NoServiceAvailable(
+            "every service that could answer has just refused, and asked to be left alone for a while",
+            retry_after_s=rest,
         )
 
-    async def _wait(self, exchange: Exchange, seconds: float) -> None:
+    async def _pause(self, exchange: Exchange, seconds: float) -> None:
         """Let some time pass, unless the request is interrupted meanwhile."""
         began = exchange.now()
         try:
@@ -175,15 +269,9 @@ class Attempts:
             exchange.upstream_seconds += exchange.now() - began
 
 
-def _turns(candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
-    """Whom to ask, in turn; the last may get a second chance."""
-    chosen = candidates[:MAX_ATTEMPTS]
-    return (*chosen, *chosen[-1:])
-
-
-def _is_last(exchange: Exchange, candidate: Candidate) -> bool:
-    """Whether this one was asked just before."""
-    return exchange.candidate is not None and candidate.service.service_id == exchange.candidate.service.service_id
+def _everybody(exchange: Exchange) -> tuple[Candidate, ...]:
+    """All that the name led to, not only those whom the strategy chose."""
+    return () if exchange.found is None else exchange.found.candidates
 
 
 def _give_up(failed: AttemptFailed) -> web.Response:

@@ -30,7 +30,18 @@ from geniehive.errors import GenieHiveError, PermissionDenied, Unauthenticated
 from geniehive.resources import AccessKey, Operation
 from geniehive.tokens import LONGEST, bearer, sha256
 
-__all__ = ("ADMIN", "CALLER", "EVERYBODYS", "INFERENCE", "OPERATOR", "PUBLIC", "READ", "Authenticator", "Principal")
+__all__ = (
+    "ADMIN",
+    "ANYBODY",
+    "CALLER",
+    "EVERYBODYS",
+    "INFERENCE",
+    "OPERATOR",
+    "PUBLIC",
+    "READ",
+    "Authenticator",
+    "Principal",
+)
 
 
 class Principal(NamedTuple):
@@ -100,10 +111,13 @@ class Authenticator:
         """The same, by the values of the two headers; None or empty where they were not sent."""
         if scope == PUBLIC or self._anybody is ANYBODY:
             return ANYBODY
-        if authorization and (token := bearer(authorization)) is not None:
-            if api_key and api_key != token:
-                raise Unauthenticated("two API keys: `Authorization` and `X-Api-Key` differ, send one of them")
-            api_key = token
+        if authorization:
+            plain = authorization.startswith("Bearer ") and " " not in authorization[7:]
+            token = authorization[7:] if plain else bearer(authorization)
+            if token:
+                if api_key and api_key != token:
+                    raise Unauthenticated("two API keys: `Authorization` and `X-Api-Key` differ, send one of them")
+                api_key = token
         found = self._known.get(sha256(api_key)) if api_key and len(api_key) <= LONGEST else None
         if found is None:
             found = self._stranger(api_key)

@@ -67,11 +67,13 @@ class Alarm:
 class Deadline:
     """Ends what a task does in its scope with TimeoutError, as asyncio.Timeout does; one at a time for an alarm."""
 
-    __slots__ = ("_alarm", "_before", "_due", "_expired", "_task")
+    __slots__ = ("_alarm", "_before", "_due", "_expired", "_more", "_task")
 
-    def __init__(self, alarm: Alarm, due: float) -> None:
+    def __init__(self, alarm: Alarm, due: float, more: Callable[[], float] | None = None) -> None:
+        """`more` is asked when the time is over: for so many more seconds, 0 is the end."""
         self._alarm = alarm
         self._due = due
+        self._more = more
         self._expired = False
         self._task: asyncio.Task[object] | None = None
         self._before = 0
@@ -108,6 +110,9 @@ class Deadline:
         return self._expired
 
     def _expire(self) -> None:
+        if self._more is not None and (seconds := self._more()) > 0:
+            self.reschedule(time.monotonic() + seconds)
+            return
         self._expired = True
         if self._task is not None:
             self._task.cancel()

@@ -14,7 +14,7 @@ from gateway.plan import Cut
 from gateway.server.request import Request
 from geniehive.errors import GenieHiveError, UpstreamError
 from geniehive.resources import Operation
-from geniehive.routing.candidate import Candidate
+from geniehive.routing.candidate import Candidate, Resolution
 from geniehive.routing.ledger import Ask
 from geniehive.routing.receipt import Decision, Tried
 
@@ -37,6 +37,7 @@ class Exchange:
         "decision",
         "failure",
         "first_byte",
+        "found",
         "interrupted",
         "interruption",
         "loop",
@@ -44,6 +45,7 @@ class Exchange:
         "operation",
         "overhead_seconds",
         "principal",
+        "queue_position",
         "queue_seconds",
         "request",
         "request_id",
@@ -66,11 +68,16 @@ class Exchange:
         """Waited for the client's body."""
         self.body_bytes = 0
         """Of the client's body, as it came."""
-        self.queue_seconds = 0.0  # requests do not wait in the gateway: the engine's queue is the queue
+        self.queue_seconds = 0.0
+        """Waited for a place at a service."""
+        self.queue_position: int | None = None
+        """Where it stood in the shortest line when it joined, from 1; None if it did not have to wait."""
         self.upstream_seconds = 0.0
         """Waited for engines, until the first byte of the answer."""
         self.decision: Decision | None = None
         """What it was routed by; None until it was, and where no receipts are kept."""
+        self.found: Resolution | None = None
+        """What the model's name led to."""
         self.ask: Ask | None = None
         """What the strategy knew of it; None for one that learns nothing from requests."""
         self.stream = False
@@ -112,9 +119,12 @@ class Exchange:
         if not self.tried or not (self.tried[-1].reason or isinstance(error, UpstreamError)):
             self.failure = error.message
 
-    def deadline(self, seconds: float) -> Deadline:
-        """A scope that ends after so many seconds, or at once when it was interrupted; one at a time."""
-        self._scope = Deadline(self.request.alarm, self.now() + (0 if self.interrupted else seconds))
+    def deadline(self, seconds: float, more: Callable[[], float] | None = None) -> Deadline:
+        """A scope that ends after so many seconds, or at once when it was interrupted; one at a time.
+
+        `more` is asked at its end for how many seconds it goes on.
+        """
+        self._scope = Deadline(self.request.alarm, self.now() + (0 if self.interrupted else seconds), more)
         return self._scope
 
     def rearm(self, seconds: float) -> None:
@@ -134,10 +144,9 @@ class Exchange:
 
     def lines(self, *, decided: bool = True) -> str:
         """The same as they are sent, each line with its end."""
-        spent = self.now() - self.began - self.body_seconds - self.upstream_seconds
+        spent = self.now() - self.began - self.body_seconds - self.queue_seconds - self.upstream_seconds
         spent = max(spent, 0.0)
-        if self.attempts:
-            self.overhead_seconds = spent
+        self.overhead_seconds = spent if self.attempts else None
         candidate = self.candidate
         who = "" if candidate is None or not decided else self._names.lines(candidate)
         return (

@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 from collections import deque
 from collections.abc import Callable, Collection
+from math import ceil
 from types import TracebackType
 from typing import Self
 
@@ -19,6 +20,8 @@ from geniehive.routing.ledger import Ask, Ledger, Outcome, Ticket
 from geniehive.routing.table import RoutingTable
 
 _RECENT = 32  # finished requests that a median is taken over
+_ENOUGH = 20  # of them, to know who is late
+_IN_TIME = 0.95
 
 
 class _Tally:
@@ -95,7 +98,10 @@ class InFlight:
         self.counts: dict[str, int] = {}
         self.moved = 0  # goes up with everything worth a report
         self.ledger = Ledger()
+        self.freed: Callable[[str], None] | None = None
+        """Called with the service where a place has become free, while somebody waits for one."""
         self._reported: dict[str, int] = {}
+        self._reported_before: dict[str, int] = {}
         self._shape: Snapshot | None = None
         self._tallies: dict[str, _Tally] = {}
 
@@ -104,13 +110,23 @@ class InFlight:
         """Open requests over all services."""
         return sum(self.counts.values())
 
-    def guard(self, service_id: str, candidate: Candidate | None = None, ask: Ask | None = None) -> Guard:
-        """Take a place at a service; close the guard to free it. With `ask`, the ledger learns from the request."""
+    def guard(
+        self, service_id: str, candidate: Candidate | None = None, ask: Ask | None = None, *, reserved: bool = False
+    ) -> Guard:
+        """Take a place at a service, or the one that was `reserved`; close the guard to free it.
+
+        With `ask`, the ledger learns from the request.
+        """
         now = self.now()
         ticket = None if candidate is None or ask is None else self.ledger.begin(candidate, ask, now)
+        if not reserved:
+            self.reserve(service_id)
+        return Guard(self, service_id, now, ticket)
+
+    def reserve(self, service_id: str) -> None:
+        """Count a request that is about to begin there; a guard takes its place, or `left` gives it back."""
         self.counts[service_id] = self.counts.get(service_id, 0) + 1
         self.moved += 1
-        return Guard(self, service_id, now, ticket)
 
     def observe(self, table: RoutingTable) -> None:
         """The cluster told something new: what it counts there, less what this worker last reported, is others'."""
@@ -127,6 +143,23 @@ class InFlight:
             self.counts[service_id] = rest
         else:
             del self.counts[service_id]
+        if self.freed is not None:
+            self.freed(service_id)
+
+    def reported(self, service_id: str) -> int:
+        """The most that this worker lately told the control plane to have open: it may know of that still."""
+        return max(self._reported.get(service_id, 0), self._reported_before.get(service_id, 0))
+
+    def late_s(self, service_id: str, *, streamed: bool) -> float | None:
+        """Within how many seconds 19 of 20 answers began there, or came whole; None if too few were seen."""
+        tally = self._tallies.get(service_id)
+        seen = () if tally is None else (tally.ttft if streamed else tally.latency)
+        return sorted(seen)[ceil(_IN_TIME * len(seen)) - 1] if len(seen) >= _ENOUGH else None
+
+    def typical_s(self, service_id: str) -> float | None:
+        """How long requests took there lately; None if none ended."""
+        tally = self._tallies.get(service_id)
+        return None if tally is None else _median(tally.latency)
 
     def finished(self, service_id: str, started: float, first: float | None, *, ok: bool, tokens: int | None) -> None:
         """A request ended at the service: remember how it went."""
@@ -148,7 +181,7 @@ class InFlight:
         """Everything seen, service by service; what is not `known` any more and idle is forgotten."""
         for gone in self._tallies.keys() - self.counts.keys() - set(known):
             del self._tallies[gone]
-        self._reported = dict(self.counts)
+        self._reported_before, self._reported = self._reported, dict(self.counts)
         return tuple(self._traffic(name) for name in sorted(self._tallies.keys() | self.counts.keys()))
 
     def _traffic(self, service_id: str) -> ServiceTraffic:
@@ -161,6 +194,7 @@ class InFlight:
             ttft_seconds=_median(tally.ttft),
             latency_seconds=_median(tally.latency),
             tokens_per_second=_median(tally.speed),
+            prompt_tokens_per_second=self.ledger.reads(service_id),
         )
 
 

@@ -12,19 +12,23 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
+from gateway.admission import Queue
+from gateway.circuit import Circuits
 from gateway.inflight import InFlight
 from gateway.key_counts import KeyCounts
+from gateway.line import Priority
 from gateway.view import RoutingView
 from geniehive.resources import LeaseState
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _TTFT_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64)
+_WAIT_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120)
 _OVERHEAD_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.1)
 
 
@@ -95,7 +99,7 @@ class Buckets:
 class Metrics:
     """The metrics of one worker."""
 
-    def __init__(self, view: RoutingView, in_flight: InFlight) -> None:
+    def __init__(self, view: RoutingView, in_flight: InFlight, circuits: Circuits, line: Queue) -> None:
         self.registry = CollectorRegistry()
         self.tallies = Tallies()
         self.registry.register(self.tallies)
@@ -107,7 +111,18 @@ class Metrics:
         )
         self.keys = KeyCounts()
         self.registry.register(self.keys)
-        self.registry.register(_Gauges(view, in_flight))
+        self.queue_wait = Histogram(
+            "geniehive_gateway_queue_wait_seconds",
+            "Time that requests waited for a place at a service, by priority; those that did not wait are not counted.",
+            ("priority",),
+            buckets=_WAIT_BUCKETS,
+            registry=self.registry,
+        )
+        self.registry.register(_Gauges(view, in_flight, circuits, line))
+
+    def waited(self, priority: Priority, seconds: float) -> None:
+        """A request's wait for a place is over."""
+        self.queue_wait.labels(priority.name.lower()).observe(seconds)
 
     def exposition(self) -> bytes:
         """The text that Prometheus reads."""
@@ -117,9 +132,11 @@ class Metrics:
 class _Gauges(Collector):
     """What is known at the moment of the scrape; a value that is unknown has no sample."""
 
-    def __init__(self, view: RoutingView, in_flight: InFlight) -> None:
+    def __init__(self, view: RoutingView, in_flight: InFlight, circuits: Circuits, line: Queue) -> None:
+        self._line = line
         self._view = view
         self._in_flight = in_flight
+        self._circuits = circuits
 
     def describe(self) -> Iterable[Metric]:
         """Nothing is known before the first scrape."""
@@ -128,6 +145,8 @@ class _Gauges(Collector):
     def collect(self) -> Iterable[Metric]:
         """See Collector."""
         yield self._open()
+        yield from self._ejections()
+        yield self._waiting()
         yield _gauge(
             "geniehive_gateway_connected", "1 while the control plane answers.", [], float(self._view.connected)
         )
@@ -140,6 +159,31 @@ class _Gauges(Collector):
         for service_id, count in sorted(self._in_flight.counts.items()):
             family.add_metric([service_id], count)
         return family
+
+    def _waiting(self) -> Metric:
+        family = GaugeMetricFamily(
+            "geniehive_gateway_queue_depth",
+            "Requests that wait for a place, by service; one that several services could take waits at each.",
+            labels=("service",),
+        )
+        for service_id in sorted(self._line.services):
+            family.add_metric([service_id], self._line.waiting(service_id))
+        return family
+
+    def _ejections(self) -> Iterable[Metric]:
+        out = GaugeMetricFamily(
+            "geniehive_gateway_kept_back",
+            "1 for a service that this worker keeps back by how it fared: ejected, half_open or resting.",
+            labels=("service", "state"),
+        )
+        for service_id, state in sorted(self._circuits.out(self._in_flight.now()).items()):
+            out.add_metric([service_id, state], 1)
+        often = CounterMetricFamily(
+            "geniehive_gateway_ejections", "Times that this worker ejected a service.", labels=("service",)
+        )
+        for service_id, count in sorted(self._circuits.ejections.items()):
+            often.add_metric([service_id], count)
+        return out, often
 
     def _nodes(self) -> Iterable[Metric]:
         snapshot = self._view.current().snapshot

@@ -7,18 +7,23 @@ still be replaced by another service's.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from gateway.exchange import Exchange
+from gateway.loading import LOOK_EVERY_S, Loading
 from gateway.plan import Kept, Plan
 from gateway.sse import SseScanner, told_in, too_large
 from gateway.upstream import Refused, Upstream, UpstreamResponse
-from gateway.verdict import AttemptFailed, judge, judge_answer, judge_event
+from gateway.verdict import AttemptFailed, Kind, judge, judge_answer, judge_event
 from geniehive.config import GatewayConfig
-from geniehive.errors import CallerError, UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from geniehive.errors import CallerError, GenieHiveError, UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from geniehive.routing.receipt import Tried
 
 _HELD_BYTES = 8 * 1024 * 1024  # of an answer that is not a stream: held whole, so that a broken one can be replaced
+_POLL_S = 0.25  # before an engine that is loading is asked again; then twice as long each time
 _HELD_EVENTS = 1024 * 1024  # of a stream before its first content
 
 
@@ -46,33 +51,69 @@ class Begun(NamedTuple):
 class Opening:
     """Begins attempts."""
 
-    def __init__(self, upstream: Upstream, limits: GatewayConfig) -> None:
+    def __init__(self, upstream: Upstream, loading: Loading, limits: GatewayConfig) -> None:
         self._upstream = upstream
+        self._loading = loading
         self._limits = limits
 
-    async def begin(self, exchange: Exchange, plan: Plan, tried: Tried) -> Begun:
-        """One attempt, up to the first byte of content. Raises AttemptFailed."""
-        limit = self._limits.first_byte_timeout_s
+    async def begin(self, exchange: Exchange, plan: Plan, tried: Tried, *, patient: bool) -> Begun:
+        """One attempt, up to the first byte of content. Raises AttemptFailed.
+
+        `patient` is to ask again an engine that refuses while it loads its model, for as long as that may take.
+        """
         try:
-            async with exchange.deadline(limit):
-                response = await self._upstream.open(plan.build(tried.candidate))
-                tried.status = response.status
-                try:
-                    return await self._first(response, plan, tried)
-                except BaseException:
-                    response.close()
-                    raise
+            async with exchange.deadline(*self.patience(exchange, tried)):
+                if patient:
+                    return await self._once_loaded(exchange, plan, tried)
+                return await self._ask(plan, tried)
         except TimeoutError:
             if exchange.interruption is not None:
                 raise exchange.interruption from None
-            raise AttemptFailed(UpstreamTimeout(f"the engine sent nothing within {limit:g} s")) from None
+            raise self.too_late() from None
         except UpstreamError as error:
-            if (reason := plan.body_failure()) is not None:
-                raise reason from error
-            raise AttemptFailed(error, same_service=not isinstance(error, Refused)) from error
+            raise _failure(plan, error) from error
         finally:
             tried.until = exchange.now()
             exchange.upstream_seconds += tried.until - tried.began
+
+    async def ask(self, plan: Plan, tried: Tried) -> Begun:
+        """The same without its deadline and without its times, which are the caller's."""
+        try:
+            return await self._ask(plan, tried)
+        except UpstreamError as error:
+            raise _failure(plan, error) from error
+
+    def patience(self, exchange: Exchange, tried: Tried) -> tuple[float, Callable[[], float]]:
+        """For how long the first byte is waited for, and how that is made longer."""
+        return self._loading.first_look_s(tried), partial(self._loading.more_s, exchange, tried)
+
+    def too_late(self) -> AttemptFailed:
+        """The first byte did not come in its time."""
+        return AttemptFailed(UpstreamTimeout(f"the engine sent nothing within {self._limits.first_byte_timeout_s:g} s"))
+
+    async def _ask(self, plan: Plan, tried: Tried) -> Begun:
+        response = await self._upstream.open(plan.build(tried.candidate))
+        tried.status = response.status
+        try:
+            return await self._first(response, plan, tried)
+        except BaseException:
+            response.close()
+            raise
+
+    async def _once_loaded(self, exchange: Exchange, plan: Plan, tried: Tried) -> Begun:
+        """Ask until the engine does not say any more that it is loading. Each time costs it next to nothing."""
+        pause = _POLL_S
+        while True:
+            try:
+                return await self._ask(plan, tried)
+            except AttemptFailed as error:
+                late = exchange.now() + pause >= tried.began + self._limits.load_timeout_s
+                if error.kind is not Kind.LOADING or late or not plan.replayable():
+                    raise
+                self._loading.seen(tried, exchange.now())
+                exchange.rearm(pause + LOOK_EVERY_S)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LOOK_EVERY_S)
 
     async def _first(self, response: UpstreamResponse, plan: Plan, tried: Tried) -> Begun:
         if response.status >= 300:
@@ -83,6 +124,7 @@ class Opening:
                 max_bytes=self._limits.max_answer_bytes,
                 rewrite=plan.rewrite(tried.candidate),
                 keep=None if kept is None else kept.keep,
+                choices=plan.choices,
             )
             return await _first_content(response, scanner, plan, kept)
         body = await _up_to(response, _HELD_BYTES)
@@ -98,6 +140,11 @@ class Opening:
             tried.outcome, tried.reason = "failed", "the engine refused the request inside of a good status"
             raise
         return Begun(response, body, content_type=kind)
+
+
+def _failure(plan: Plan, error: UpstreamError) -> GenieHiveError | AttemptFailed:
+    """What a failure of the engine means, unless it was the client's body that failed on its way."""
+    return plan.body_failure() or AttemptFailed(error, same_service=not isinstance(error, Refused))
 
 
 async def _up_to(response: UpstreamResponse, limit: int) -> bytes:

@@ -39,13 +39,7 @@ class Permits:
             raise PermissionDenied(f"this key may not ask for {operation.value}: it is for {can}")
         if who.max_concurrency is not None:
             self._count(who)
-        if not who.models or name in who.models:
-            return None
-        allowed = frozenset(entry.asset.asset_id for entry in table.entries(name) if _is_named(entry.asset, who.models))
-        if not allowed:
-            shown = name[:200]
-            raise PermissionDenied(f"this key may not ask for {shown!r}: it is for {_some(who.models)}", param="model")
-        return allowed
+        return assets_for(who, name, table)
 
     def _count(self, who: Principal) -> None:
         """Refuse one request more than the key may have open; this one is among them already."""
@@ -57,6 +51,17 @@ class Permits:
             )
 
 
+def assets_for(who: Principal, name: str, table: RoutingTable) -> frozenset[str] | None:
+    """The assets behind a name that the caller may have; None is all. Raises PermissionDenied if there is none."""
+    if not who.models or name in who.models:
+        return None
+    allowed = frozenset(entry.asset.asset_id for entry in table.entries(name) if _is_named(entry.asset, who.models))
+    if not allowed:
+        shown = name[:200]
+        raise PermissionDenied(f"this key may not ask for {shown!r}: it is for {_some(who.models)}", param="model")
+    return allowed
+
+
 def _is_named(asset: Asset, models: frozenset[str]) -> bool:
     return asset.asset_id in models or not models.isdisjoint(asset.aliases)
 
@@ -65,18 +70,37 @@ def listed(entries: Iterable[Json], who: object) -> list[Json]:
     """The entries of the catalogue that a caller may ask for."""
     if not isinstance(who, Principal) or not who.limited:
         return list(entries)
-    return [entry for entry in entries if sees(entry, who)]
+    return [entry for entry in entries if _has_name(entry, who) and _has_operation(entry, who)]
 
 
-def sees(entry: Json, who: object) -> bool:
-    """Whether a caller may ask for an entry of the catalogue."""
-    if not isinstance(who, Principal) or not who.limited:
-        return True
+def check_name(who: object, name: str, table: RoutingTable) -> None:
+    """Raise PermissionDenied if the caller may not ask for this name, whether there is such a thing or not."""
+    if isinstance(who, Principal):
+        assets_for(who, name, table)
+
+
+def look(entry: Json, who: object) -> Json:
+    """The entry of the catalogue. Raises PermissionDenied if it does nothing that the caller may ask for."""
+    if isinstance(who, Principal) and not _has_operation(entry, who):
+        can = ", ".join(sorted(who.operations))
+        raise PermissionDenied(f"this key may not ask for {entry['id']!r}: it is for {can}", param="model")
+    return entry
+
+
+def _has_name(entry: Json, who: Principal) -> bool:
+    names = (entry["id"],) if _is_role(entry) else (entry["id"], *entry["geniehive"]["aliases"])
+    return not who.models or not who.models.isdisjoint(names)
+
+
+def _has_operation(entry: Json, who: Principal) -> bool:
     own = entry["geniehive"]
-    if who.models and who.models.isdisjoint((entry["id"], *own["aliases"])):
-        return False
-    can = {own["operation"], *own["operations"]} if own["kind"] != "role" else {own["operation"]}
-    return not who.operations or not who.operations.isdisjoint(can)
+    return not who.operations or not who.operations.isdisjoint(
+        [own["operation"]] if _is_role(entry) else own["operations"]
+    )
+
+
+def _is_role(entry: Json) -> bool:
+    return bool(entry["geniehive"]["kind"] == "role")
 
 
 def _some(names: Iterable[str]) -> str:

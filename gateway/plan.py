@@ -55,6 +55,8 @@ class Plan(NamedTuple):  # a frozen dataclass takes ten times as long to make
     """Whether an answer is a JSON object, or a stream if and only if one was asked for."""
     grace_s: float = 2.0
     """For what may follow in a stream once the engine said that it finished."""
+    choices: int = 1
+    """How many answers a stream has side by side."""
     replayable: Callable[[], bool] = lambda: True
     """Whether the body can be sent again."""
     body_failure: Callable[[], GenieHiveError | None] = lambda: None

@@ -90,6 +90,7 @@ def facts(exchange: Exchange, decision: Decision, status: int | None) -> Facts:
         exchange.upstream_seconds,
         exchange.first_byte,
         exchange.failure,
+        exchange.queue_position,
     )
 
 

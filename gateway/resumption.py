@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from enum import Enum
-from typing import Protocol
 
 from gateway.answers import Stream
+from gateway.attempt import Attempt
+from gateway.circuit import Circuits
 from gateway.delivery import Delivery
 from gateway.exchange import Exchange, printable
 from gateway.middleware import Meter
@@ -23,13 +24,13 @@ from gateway.relay import end_with
 from gateway.resume_ask import Again, ways
 from gateway.resume_sent import Sent, Spliced
 from gateway.resume_splice import Disagrees, Splice
+from gateway.retry_budget import RetryBudget
 from gateway.sse import Rewrite
 from gateway.upstream import UpstreamRequest
 from gateway.verdict import AttemptFailed
 from geniehive.config import GatewayConfig
 from geniehive.resources import Operation
 from geniehive.routing.candidate import Candidate
-from geniehive.routing.ledger import Outcome
 from geniehive.routing.receipt import Tried
 
 _COMMENT = b": keepalive\n\n"
@@ -44,34 +45,24 @@ class _Ended(Enum):
     FAILED = "failed"
 
 
-class Guard(Protocol):
-    """An open request of one service, counted until it is left."""
-
-    def first_byte(self) -> None:
-        """The answer has begun."""
-        ...
-
-    def finish(self, *, ok: bool, tokens: int | None = None, answer: Outcome | None = None) -> None:
-        """The request is over."""
-        ...
-
-
 class Resumption:
-    """Continues streams; `enter` counts an open request at a service, `spend` takes a repeat from the retry budget."""
+    """Continues streams; `enter` takes a place at a candidate's service."""
 
     def __init__(
         self,
         opening: Opening,
         delivery: Delivery,
-        enter: Callable[[Exchange, Candidate], AbstractContextManager[Guard]],
-        spend: Callable[[float], bool],
+        enter: Callable[[Exchange, Candidate], Attempt],
+        circuits: Circuits,
+        budget: RetryBudget,
         limits: GatewayConfig,
         meter: Meter,
     ) -> None:
         self._opening = opening
         self._delivery = delivery
         self._enter = enter
-        self._spend = spend
+        self._circuits = circuits
+        self._budget = budget
         self._limits = limits
         self._meter = meter
 
@@ -95,6 +86,8 @@ class Resumption:
         """Ask one service after the other, until something of an answer has passed."""
         ended = _Ended.FAILED
         for candidate in _others(exchange, plan):
+            if self._circuits.kept_back(candidate.service.service_id, exchange.now()):
+                continue
             request = plan.build(candidate)
             if not isinstance(request.body, bytes) or plan.operation is None:
                 break
@@ -112,53 +105,46 @@ class Resumption:
 
     def _may_ask(self, exchange: Exchange) -> bool:
         asked = sum(bool(each.resumed) for each in exchange.tried)
-        return asked < self._limits.max_resumptions and self._spend(exchange.now())
+        return asked < self._limits.max_resumptions and self._budget.spend(exchange.now())
 
     async def _ask(
         self, exchange: Exchange, plan: Plan, candidate: Candidate, how: str, splice: Splice, response: Stream
     ) -> _Ended:
         """One attempt."""
-        tried = exchange.attempt(candidate)
-        tried.resumed = how
+        attempt = self._enter(exchange, candidate)
+        attempt.tried.resumed = how
         waiting = _Comments(exchange.loop, response, splice, self._limits.keepalive_comment_s)
         try:
-            with self._enter(exchange, candidate) as guard:
-                return await self._one(exchange, plan, tried, guard, splice)
+            return await self._one(exchange, plan, attempt, splice)
         finally:
             waiting.stop()
-            if tried.outcome == "open":
-                tried.outcome = "cancelled"
-            self._meter.attempt_done(candidate.service.service_id, tried.outcome)
-            self._meter.resumed(how, tried.outcome)
+            attempt.close()
+            self._meter.resumed(how, attempt.tried.outcome)
 
-    async def _one(self, exchange: Exchange, plan: Plan, tried: Tried, guard: Guard, splice: Splice) -> _Ended:
+    async def _one(self, exchange: Exchange, plan: Plan, attempt: Attempt, splice: Splice) -> _Ended:
+        tried, first_byte = attempt.tried, exchange.first_byte
         try:
-            begun = await self._opening.begin(exchange, plan, tried)
+            begun = await self._opening.begin(exchange, plan, tried, patient=False)
         except AttemptFailed as error:
-            tried.outcome, tried.reason = "failed", error.reason
             if isinstance(error.error, Disagrees):
-                return _Ended.REFUSED  # an answer like any other: it speaks neither for nor against the service
-            guard.finish(ok=not error.held_against)
+                return _differs(tried, error.reason)
+            attempt.failed(error, 0.5)
             return _Ended.REFUSED if error.passed is not None and not error.retry else _Ended.FAILED
-        tried.streamed = True
-        guard.first_byte()
+        attempt.first_byte()
+        exchange.first_byte = first_byte
         try:
             _, well = await self._delivery.deliver(exchange, begun, tried)
         finally:
             begun.upstream.close()
             begun.told(tried)
-        differs = (cut := _cut_of(exchange)) is not None and isinstance(cut.failure, Disagrees)
-        if not differs:
-            answer = Outcome(well, tried.prompt_tokens, tried.cached_tokens, tried.tokens)
-            guard.finish(ok=well, tokens=tried.tokens, answer=answer)
         if well:
-            tried.outcome, exchange.failure = "ok", ""
+            exchange.failure = ""
+            attempt.over(well=True)
             return _Ended.WELL
-        if splice.joined:
-            tried.outcome = "cut"
-            return _Ended.CUT
-        tried.outcome = "failed"
-        return _Ended.REFUSED if differs else _Ended.FAILED
+        if (cut := _cut_of(exchange)) is None or not isinstance(cut.failure, Disagrees):
+            attempt.over(well=False)
+            return _Ended.CUT if splice.joined else _Ended.FAILED
+        return _Ended.CUT if splice.joined else _differs(tried, cut.failure.message)
 
 
 class _Comments:
@@ -199,6 +185,12 @@ def _others(exchange: Exchange, plan: Plan) -> Iterator[Candidate]:
         asked = {each.candidate.service.service_id for each in exchange.tried}
         if candidate.service.service_id not in asked and _same_model(candidate, first):
             yield candidate
+
+
+def _differs(tried: Tried, reason: str) -> _Ended:
+    """An answer like any other: it speaks neither for nor against the service."""
+    tried.outcome, tried.reason = "failed", reason
+    return _Ended.REFUSED
 
 
 def _cut_of(exchange: Exchange) -> Cut | None:

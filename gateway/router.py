@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Protocol
 
+from gateway.circuit import Circuits
 from gateway.exchange import Exchange
 from gateway.permits import Permits
 from geniehive.errors import GenieHiveError, NoServiceAvailable
@@ -43,6 +44,9 @@ class Load(Protocol):
         ...
 
 
+_NOBODY: Mapping[str, str] = {}
+
+
 def _unread(now: float, _put_before: bytes) -> Ask:
     return Ask(now)
 
@@ -50,10 +54,13 @@ def _unread(now: float, _put_before: bytes) -> Ask:
 class Router:
     """Decides without waiting: one look at the table, one at the counts."""
 
-    def __init__(self, view: View, load: Load, *, receipts: bool = True, permits: Permits | None = None) -> None:
+    def __init__(
+        self, view: View, load: Load, circuits: Circuits, *, receipts: bool = True, permits: Permits | None = None
+    ) -> None:
         self._view = view
         self._permits = permits or Permits()
         self._load = load
+        self._circuits = circuits
         self._receipts = receipts
         self._turns = count()
 
@@ -79,9 +86,21 @@ class Router:
         if found.strategy in LEARNING and (len(found.candidates) > 1 or ledger.knows(found.candidates[0])):
             # Only then the prompt is looked at, and the ledger hears of the request: who has no choice learns nothing.
             exchange.ask = ask = ask_of(exchange.now(), found.role.role_id.encode() if found.role else b"")
+        exchange.found = found
         ordered, parts = decided(table, found, counts, next(self._turns), ask, ledger, LIMIT)
+        kept_back = _NOBODY
+        if self._circuits:
+            best = ordered
+            ordered, kept_back = self._circuits.arrange(best, exchange.now())
+            if len(ordered) < len(found.candidates) and all(each.service.service_id in kept_back for each in ordered):
+                best, parts = decided(table, found, counts, next(self._turns), ask, ledger)
+                ordered, kept_back = self._circuits.arrange(best, exchange.now())
+            if kept_back and parts:
+                place = {id(each): part for each, part in zip(best, parts, strict=True)}
+                parts = tuple([place[id(each)] for each in ordered])
         if self._receipts:
-            exchange.decision = decide(name, found, ordered, table.observed, counts, parts)
+            exchange.decision = made = decide(name, found, ordered, table.observed, counts, parts)
+            made.kept_back = kept_back
         return ordered
 
 
@@ -94,4 +113,4 @@ def only(found: Resolution, assets: frozenset[str]) -> Resolution:
             param="model",
             retry_after_s=5,
         )
-    return found._replace(candidates=kept)
+    return found if len(kept) == len(found.candidates) else found._replace(candidates=kept)

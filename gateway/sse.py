@@ -38,6 +38,7 @@ _ABSENT = msgspec.Raw()
 
 
 class _Choice(msgspec.Struct):
+    index: Any = 0
     finish_reason: Any = None
     delta: dict[str, msgspec.Raw] | None = None
     text: str | None = None
@@ -68,6 +69,7 @@ class _Event(msgspec.Struct):
 
 
 class _Ended(msgspec.Struct):
+    index: Any = 0
     finish_reason: Any = None
 
 
@@ -110,13 +112,14 @@ class SseScanner:
         max_bytes: int = sys.maxsize,
         rewrite: Rewrite | None = None,
         keep: Callable[[bytes], None] | None = None,
+        choices: int = 1,
     ) -> None:
         self.events = 0
         """Complete events seen, comments not counted."""
         self.content = False
         """Whether anything a client would show or act on was in an event."""
         self.finished = False
-        """Whether the engine said that it finished, by a finish_reason or a last event."""
+        """Whether the engine said that it finished: by a finish_reason of each of `choices`, or a last event."""
         self.done = False
         """Whether `[DONE]` was seen; what follows it is dropped."""
         self.error: bytes | None = None
@@ -133,6 +136,7 @@ class SseScanner:
         """Of the stream, as it came."""
         self.over = False
         """Whether nothing that follows would be passed on: `[DONE]` or an error was seen."""
+        self._unfinished = set(range(choices)) if choices > 1 else None
         self._held = bytearray()
         self._max_event_bytes = max_event_bytes
         self._max_bytes = max_bytes
@@ -227,6 +231,8 @@ class SseScanner:
             self.done = self.over = True
             return True
         try:
+            if not data.isascii():
+                data.decode()  # texts that are not looked at are not checked by the parser
             seen = _later.decode(data) if self.content else _decoder.decode(data)
         except msgspec.ValidationError:
             self.content = True  # JSON of a shape that is not known here
@@ -254,11 +260,18 @@ class SseScanner:
             self.finished = self.finished or seen.type in _LAST_TYPES
         for choice in seen.choices or ():
             if choice.finish_reason:
-                self.finished = self.content = True
+                self.content = True
+                self.finished = self._unfinished is None or self._all_finished(choice.index)
                 self.finish_reason = str(choice.finish_reason)[:_LONGEST_REASON]
             elif not self.content and isinstance(choice, _Choice):
                 self.content = bool(choice.text) or _speaks(choice.delta)
         return True
+
+    def _all_finished(self, index: Any) -> bool:
+        """Whether each of several choices has finished, now that this one has."""
+        if self._unfinished and type(index) is int:
+            self._unfinished.discard(index)
+        return not self._unfinished
 
 
 def _speaks(delta: dict[str, msgspec.Raw] | None) -> bool:

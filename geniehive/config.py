@@ -19,6 +19,7 @@ Seconds = Annotated[float, Meta(gt=0)]
 SecondsOrOff = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=1)]
 Workers = Annotated[int, Meta(ge=1, le=256)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 Weight = Annotated[float, Meta(ge=0, le=1000)]
 Exponent = Annotated[float, Meta(ge=0, le=10)]
 
@@ -68,6 +69,35 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Base of all sections: frozen, and strict about keys."""
 
 
+class EjectionConfig(Section, frozen=True, kw_only=True):
+    """When a worker of the gateway keeps a service out for a while, by how its own requests fared there."""
+
+    failures: Annotated[int, Meta(ge=0)] = 5
+    """In a row, after which a service is ejected; 0 is never."""
+    failure_rate: Share = 0.5
+    """Of the requests of the last 10 seconds, from which on a service is ejected; 0 is never."""
+    least_requests: Count = 10
+    """In those 10 seconds, for the rate to count."""
+    first_s: Seconds = 1
+    """For which a service is ejected; each ejection in a row lasts twice as long."""
+    longest_s: Seconds = 10
+    """For an ejection."""
+    trials: Count = 1
+    """Requests at a time that may try a service again once its ejection is over; one that goes well ends it."""
+
+
+class QueueConfig(Section, frozen=True, kw_only=True):
+    """Where requests wait that an engine has no free slot for."""
+
+    at_slots: bool = True
+    """Whether a service gets no more requests at a time than it has slots (`max_concurrency`, else what the engine
+    tells; unknown is no limit); false sends all on, and engines queue."""
+    most: Annotated[int, Meta(ge=0)] = 256
+    """Requests that may wait for one service in each worker; more are answered 503. 0 lets none wait."""
+    timeout_s: Seconds = 120
+    """For which a request may wait; then it is answered 503."""
+
+
 class GatewayConfig(Section, frozen=True, kw_only=True):
     """The HTTP side: where it listens, and how long it waits for whom."""
 
@@ -94,7 +124,9 @@ class GatewayConfig(Section, frozen=True, kw_only=True):
     connect_timeout_s: Seconds = 5
     """For a connection to an engine."""
     first_byte_timeout_s: Seconds = 300
-    """For an engine's first byte; a model may have to load."""
+    """For an engine's first byte, not counting the time in which it is known to load the model."""
+    load_timeout_s: Seconds = 600
+    """For the first byte of an engine that has to load the model."""
     idle_timeout_s: Seconds = 120
     """Between two pieces of an engine's stream."""
     request_timeout_s: Seconds = 3600
@@ -111,6 +143,10 @@ class GatewayConfig(Section, frozen=True, kw_only=True):
     """Fields of JSON bodies (top level) and forms that engines never see from clients; policies may set them."""
     receipts: Annotated[int, Meta(ge=0, le=100_000)] = 1000
     """Finished requests whose receipts each worker keeps; 0 is none."""
+    ejection: EjectionConfig = EjectionConfig()
+    """When failing services are kept out."""
+    queue: QueueConfig = QueueConfig()
+    """Where requests wait for a free slot."""
 
 
 class ControlConfig(Section, frozen=True, kw_only=True):

@@ -391,6 +391,7 @@ class ServiceTraffic(Resource, frozen=True, kw_only=True):
     ttft_seconds: float | None = None
     latency_seconds: float | None = None
     tokens_per_second: float | None = None
+    prompt_tokens_per_second: float | None = None
 
 
 class Command(Resource, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ from geniehive.config_check import check_request_policy
 from geniehive.config_load import read_text
 from geniehive.resources import PromptPolicy, Role, RoutingPolicy
 
+PRIORITIES = ("", "interactive", "batch")
 STRATEGIES = ("", "scored", "round_robin", "least_loaded", "predicted")
 
 
@@ -82,6 +83,8 @@ def _check_policies(roles: Sequence[Role], source: yaml_source.Source) -> None:
                 raise source.fail((*at, "fallback_roles", number), problem)
         if policy.strategy not in STRATEGIES:
             raise source.fail((*at, "strategy"), f"expected one of {', '.join(STRATEGIES[1:])}, got {policy.strategy}")
+        if policy.priority not in PRIORITIES:
+            raise source.fail((*at, "priority"), f"expected one of {', '.join(PRIORITIES[1:])}, got {policy.priority}")
         if policy.min_context is not None and policy.min_context < 1:
             raise source.fail((*at, "min_context"), "expected a whole number of at least 1")
         _check_tiers(policy, at, source)

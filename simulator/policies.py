@@ -37,6 +37,10 @@ class Plain:
     def finished(self, job_id: int, done: Done, now: float) -> None:
         """Nothing to note."""
 
+    def reads(self, service_id: str) -> float | None:  # noqa: ARG002
+        """Nothing was learned."""
+        return None
+
 
 class Random(Plain):
     """Any of them."""
@@ -184,6 +188,10 @@ class Shipped(Plain):
     def first(self, job_id: int, now: float) -> None:
         """The ledger is told."""
         self._ledger.first(self._tickets[job_id], now)
+
+    def reads(self, service_id: str) -> float | None:
+        """See `Policy.reads`."""
+        return self._ledger.reads(service_id)
 
     def finished(self, job_id: int, done: Done, now: float) -> None:
         """The ledger is told, as much as such an engine tells: Ollama does not say what was cached."""

@@ -68,6 +68,10 @@ class Policy(Protocol):
         """The first token is there."""
         ...
 
+    def reads(self, service_id: str) -> float | None:
+        """What it learned of the speed of reading at a service, in tokens a second, for the others."""
+        ...
+
     def finished(self, job_id: int, done: Done, now: float) -> None:
         """The answer is whole. Of `done.cached` a gateway knows only what the engine tells."""
         ...
@@ -270,6 +274,8 @@ class World:
             in_flight=sum(gateway.reported.get(name, 0) for gateway in self._gateways),
             ttft_seconds=_middle([statistics.median(tally.ttft) for tally in tallies if tally.ttft]),
             latency_seconds=_middle([statistics.median(tally.latency) for tally in tallies if tally.latency]),
+            prompt_tokens_per_second=told.prompt_tokens_per_second
+            or _middle([speed for policy in self._policies if (speed := policy.reads(name)) is not None]),
             tokens_per_second=told.tokens_per_second
             or _middle([statistics.median(tally.speed) for tally in tallies if tally.speed]),
         )

@@ -34,6 +34,7 @@ _PASSED_ON = frozenset({b"traceparent", b"tracestate"})
 _NOTHING: Mapping[str, str] = {}
 _GRACE_S = 0.25
 _MORE_GRACE_S = 2.0
+_MOST_CHOICES = 1024
 _STREAMED = frozenset({Operation.CHAT, Operation.COMPLETION})
 
 
@@ -85,9 +86,10 @@ class Generate:
             shaping = shaper.of(body)
             stream = body.stream and operation in _STREAMED
             candidates = self._router.candidates(body.model, operation, exchange, partial(ask_of, body))
-            plan = _plan(
-                exchange, shaping, candidates, path, stream=stream, grace_s=_grace(body) if stream else _GRACE_S
-            )
+            grace_s = _grace(body) if stream else _GRACE_S
+            plan = _plan(exchange, shaping, candidates, path, stream=stream, grace_s=grace_s)
+            if stream and "n" in body.fields:
+                plan = plan._replace(choices=_choices(body))
             if stream and len(candidates) > 1 and self._resumes:
                 plan = plan._replace(operation=operation, keep=self._keeper(shaping, operation, candidates))
             return await self._attempts.run(exchange, plan)
@@ -117,8 +119,13 @@ def _grace(body: JsonBody) -> float:
     """How long to wait behind a finish for `[DONE]`: longer where usage is still to come, or other choices."""
     options = body.fields.get("stream_options")
     more = isinstance(options, dict) and options.get("include_usage") is True
-    choices = body.fields.get("n")
-    return _MORE_GRACE_S if more or not (choices is None or choices == 1) else _GRACE_S
+    return _MORE_GRACE_S if more or _choices(body) != 1 else _GRACE_S
+
+
+def _choices(body: JsonBody) -> int:
+    """How many answers are asked for; nonsense is for the engine to refuse."""
+    asked = body.fields.get("n")
+    return asked if type(asked) is int and 1 <= asked <= _MOST_CHOICES else 1
 
 
 def _plan(

@@ -8,9 +8,8 @@ from aiohttp import web
 from gateway import catalogue
 from gateway.exchange import Exchange
 from gateway.inflight import InFlight
-from gateway.permits import listed, sees
+from gateway.permits import check_name, listed, look
 from gateway.view import RoutingView
-from geniehive.errors import PermissionDenied
 
 
 class Models:
@@ -27,10 +26,9 @@ class Models:
 
     async def one(self, exchange: Exchange) -> web.Response:
         """GET /v1/models/{id}; ids may have slashes."""
-        found = catalogue.model(self._view.current(), exchange.tail, self._in_flight.counts)
-        if not sees(found, exchange.principal):
-            raise PermissionDenied(f"this key may not ask for {exchange.tail[:200]!r}", param="model")
-        return _json(found)
+        table, name = self._view.current(), exchange.tail
+        check_name(exchange.principal, name, table)  # first: whether a name that it may not say exists is not told
+        return _json(look(catalogue.model(table, name, self._in_flight.counts), exchange.principal))
 
 
 def _json(value: object) -> web.Response:

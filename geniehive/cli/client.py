@@ -1,4 +1,4 @@
-"""Calls to the control plane's ClusterService, with every failure as one of our errors.
+"""Calls to the control plane's ClusterService and AccessService, with every failure as one of our errors.
 
 `ask(target, talk)` opens a channel, runs `talk(client)` and closes it again.
 """
@@ -33,7 +33,7 @@ _SILENCE = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})  # gRPC's own words f
 _TIMEOUT_S = 10.0
 _KEY_FIX = (
     "give a config that has it (--config FILE: auth.admin_api_keys or control_plane.node_api_key) "
-    "or an admin key (GENIEHIVE_API_KEY)"
+    "or an admin key or a token (GENIEHIVE_API_KEY)"
 )
 
 
@@ -71,24 +71,35 @@ def target(config: Path | None, control: str, api_key: str) -> Target:
 
 
 class ClusterClient:
-    """Calls methods of ClusterService by name."""
+    """Calls methods of ClusterService and AccessService by name."""
 
     def __init__(self, channel: grpc.aio.Channel, where: Target) -> None:
         from geniehive.dial import metadata
         from geniehive.v1 import cluster_service_pb2_grpc
 
+        self._channel = channel
         self._stub: Any = cluster_service_pb2_grpc.ClusterServiceStub(channel)
         self._metadata = metadata(node_key=where.node_key, admin_key=where.admin_key)
         self._where = where
 
     async def call(self, method: str, request: Any) -> Any:
-        """One call. Raises GenieHiveError."""
+        """One call of ClusterService. Raises GenieHiveError."""
+        return await self._call(getattr(self._stub, method), request)
+
+    async def access(self, method: str, request: Any) -> Any:
+        """One call of AccessService. Raises GenieHiveError."""
+        from geniehive.v1 import access_service_pb2_grpc
+
+        stub = access_service_pb2_grpc.AccessServiceStub(self._channel)
+        return await self._call(getattr(stub, method), request)
+
+    async def _call(self, method: Any, request: Any) -> Any:
         import grpc
 
         from geniehive.dial import answer_of
 
         try:
-            return await getattr(self._stub, method)(request, metadata=self._metadata, timeout=_TIMEOUT_S)
+            return await method(request, metadata=self._metadata, timeout=_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             code, answer = error.code().name, answer_of(error)
             if answer is not None and code in _SILENCE:  # one that refuses is not one that is away
@@ -105,9 +116,10 @@ def translate(code: str, details: str, where: Target) -> GenieHiveError:
                 "or say where it is (--control HOST:PORT)"
             )
         case "UNAUTHENTICATED":
-            return Unauthenticated(f"the control plane at {where.shown} wants a key: {_KEY_FIX}")
+            wants = "refuses a token that has expired" if "expired" in details else "wants a key"
+            return Unauthenticated(f"the control plane at {where.shown} {wants}: {_KEY_FIX}")
         case "PERMISSION_DENIED":
-            return PermissionDenied(f"{details or 'the key may not do this'}; an admin key may (GENIEHIVE_API_KEY)")
+            return PermissionDenied(f"{details or 'the key may not do this'}; set it as GENIEHIVE_API_KEY")
         case "NOT_FOUND":
             return NotFound(details)
         case "INVALID_ARGUMENT":

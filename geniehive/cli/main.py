@@ -6,7 +6,20 @@ import os
 
 import typer
 
-from geniehive.cli import bench, config_commands, daemons, exits, listings, orders, requests, route, up, version
+from geniehive.cli import (
+    audit,
+    bench,
+    config_commands,
+    daemons,
+    exits,
+    listings,
+    orders,
+    requests,
+    route,
+    token,
+    up,
+    version,
+)
 from geniehive.errors import GenieHiveError
 
 EPILOG = "Exit codes: 0 done, 1 failed, 2 usage or config, 3 daemon unreachable, 4 key refused, 5 not found, 6 fenced."
@@ -28,6 +41,8 @@ requests.register(app)
 route.register(app)
 orders.register(app)
 bench.register(app)
+token.register(app)
+audit.register(app)
 config_commands.register(app)
 version.register(app)
 

@@ -42,7 +42,7 @@ ApiKey = Annotated[
         "--api-key",
         envvar="GENIEHIVE_API_KEY",
         show_envvar=True,
-        help="Admin key, instead of the config's keys. Better set by the variable: others can see your arguments.",
+        help="Key or token, instead of the config's. Better set by the variable: others can see your arguments.",
     ),
 ]
 Gateway = Annotated[
@@ -54,7 +54,7 @@ GatewayKey = Annotated[
         "--api-key",
         envvar="GENIEHIVE_API_KEY",
         show_envvar=True,
-        help="Key, instead of the config's; an admin's sees all requests, a client's its own.",
+        help="Key or token, instead of the config's; a client's sees its own requests, an operator's all.",
     ),
 ]
 Insecure = Annotated[bool, typer.Option("--insecure", help="Listen beyond loopback although no keys are set.")]

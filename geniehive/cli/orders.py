@@ -1,4 +1,7 @@
-"""`geniehive load | unload | probe | drain | resume | forget`: orders to the cluster; they take an admin key."""
+"""`geniehive load | unload | probe | drain | resume | forget`: orders to the cluster.
+
+They take a key with the scope operator, `forget` one with the scope admin.
+"""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import msgspec
 from geniehive.cli.options import Output
 
 _GOOD = frozenset({"up", "healthy", "succeeded", "ok"})
-_BAD = frozenset({"offline", "unhealthy", "failed", "cut", "quarantined"})
+_BAD = frozenset({"offline", "unhealthy", "failed", "cut", "quarantined", "expired", "revoked"})
 _FAIR = frozenset({"stale", "loading", "draining", "unknown", "open", "cancelled"})
 
 

@@ -99,7 +99,7 @@ def _attempts(receipt: Receipt) -> None:
     rows = [
         (
             str(place), one["service_id"], one["asset_id"], f"+{ms(one['started_ms'])}", _ended(one),
-            cells.count(one["status"]), ms(one["first_byte_ms"]), ms(one["duration_ms"]), cells.text(one["error"]),
+            cells.count(one["status"]), ms(one["first_byte_ms"]), ms(one["duration_ms"]), _why(one),
         )
         for place, one in enumerate(receipt["attempts"], 1)
     ]  # fmt: skip
@@ -107,9 +107,14 @@ def _attempts(receipt: Receipt) -> None:
     print_table(Listing(columns=columns, rows=rows, values=None))
 
 
-def _ended(attempt: dict[str, Any]) -> str:
+def _ended(attempt: Mapping[str, Any]) -> str:
     """How an attempt ended; with how it had gone on with a stream that was cut."""
     return f"{attempt['outcome']} ({attempt['resumed']})" if attempt.get("resumed") else str(attempt["outcome"])
+
+
+def _why(attempt: Mapping[str, Any]) -> str:
+    """What was special about an attempt, and why it failed."""
+    return cells.text("; ".join(filter(None, (attempt.get("note"), attempt["error"]))))
 
 
 def _outcome(receipt: Receipt) -> str:
@@ -134,9 +139,14 @@ def _time(receipt: Receipt) -> str:
     parts = [
         f"body {ms(spent['body_ms'])}",
         f"gateway {ms(spent['overhead_ms'])}",
-        f"queue {ms(spent['queue_ms'])}",
+        f"queue {ms(spent['queue_ms'])}" + _place(spent.get("queue_position")),
         f"waiting for engines {ms(spent['upstream_ms'])}",
     ]
     if first is not None:
         parts.append(f"the rest of the answer {ms(total - first)}")
     return f"{ms(total)} in all: {', '.join(parts)}"
+
+
+def _place(position: int | None) -> str:
+    """Where a request stood in the queue, for people."""
+    return "" if position is None else f" (number {position})"

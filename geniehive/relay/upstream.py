@@ -2,7 +2,11 @@
 
 A request whose body is at hand goes out on a connection that waits in the pool. Such a connection may just
 have been closed by its engine; then nothing comes back, and at once: the request goes out once more, on a
-new connection. A body that is streamed cannot be sent twice, and takes a new connection from the start.
+new connection. That is no attempt, and outside of any retry budget: a connection waits in the pool only after an
+answer that came whole, and can be found dead once. So there are never more such repeats than such answers
+before them, and an engine that does not answer any more gets none.
+
+A body that is streamed cannot be sent twice, and takes a new connection from the start.
 Redirects are not followed and cookies not kept. Deadlines other than that of connecting are the caller's.
 """
 

@@ -15,7 +15,9 @@ _READING_STARVES = 0.8  # share of the time of reading a prompt in which answers
 _MANY = 24  # open requests of which a forecast is made now and then, and not at every change
 _STALE_S = 0.05  # a forecast is good for this long at least,
 _STALE = 0.1  # and for this share of the wait that it foresees
+_DOUBT = 1.0  # of a wait that is all for others' requests: the shortest of many guesses is likely to be wrong
 _NEVER = float("inf")
+_UNSEEN_S = 0.4  # others' requests of so long ago are not counted yet: gateways report four times a second
 
 
 class Speeds(Protocol):
@@ -55,6 +57,7 @@ class Backlog:
     __slots__ = (
         "floor_s",
         "made_at",
+        "mates",
         "others",
         "ready_at",
         "slots",
@@ -70,6 +73,7 @@ class Backlog:
         self.works: dict[Work, None] = {}  # in order of sending
         self.unread: dict[Work, None] = {}  # those whose answer has not begun
         self.others = 0  # requests of other gateways
+        self.mates: list[Backlog] = []  # of other models there, with slots of their own and the same processor
         self.ready_at = 0.0  # when a request that came now would begin to be read
         self.floor_s = 0.0  # and it would wait this long at least
         self.streams = 1.0  # answers that would be written beside each other then
@@ -122,10 +126,12 @@ class Backlog:
         depth = len(self.works) + self.others + 1
         self.streams = float(min(depth, self.slots))
         self.until = -_NEVER if len(self.works) <= _MANY else self.made_at + _STALE_S
+        for mate in self.mates:
+            mate.until = -_NEVER
 
     def wait_s(self, now: float) -> float:
         """Seconds until a request that came now would begin to be read."""
-        if not self.works and not self.others:
+        if not self.works and not self.others and not self.mates:
             return 0.0
         if now > self.until:
             self.foresee(now)
@@ -136,19 +142,25 @@ class Backlog:
         """When the next request would begin to be read, as things are now."""
         depth = len(self.works) + self.others
         self.made_at, self.floor_s = now, 0.0
-        if not self.works:
+        if not self.works and depth >= self.slots:
             self.ready_at, self.until = now, _NEVER
-            if depth >= self.slots:
-                self.floor_s = self._strangers_s(depth)
+            self.floor_s = self._strangers_s(depth)
             return
         if depth < self.slots:
             reading = 0.0
             for work in self.unread:
                 reading = self._read(work, now, reading)
+            for mate in self.mates:
+                for work in mate.unread:
+                    reading = self._read(work, now, reading)
             self.ready_at = now + reading
-            self.until = now + max(_STALE_S, _STALE * reading) if self.unread else _NEVER
+            self.until = now + max(_STALE_S, _STALE * reading) if reading else _NEVER
+            if self.others:
+                self.floor_s = self._unseen_s(self.slots - depth)
             return
         self._foresee_queue(now)
+        wait = self.ready_at - now
+        self.ready_at += _DOUBT * wait * self.others / depth
         self.until = now + max(_STALE_S, _STALE * (self.ready_at - now))
 
     def _foresee_queue(self, now: float) -> None:
@@ -198,6 +210,14 @@ class Backlog:
             heapq.heappush(ends, reading + work.answer * work.speeds.token_s(self.streams))
         start = max(ends[0], reading) if len(ends) >= self.slots else reading
         self.ready_at = now + start
+
+    def _unseen_s(self, free: int) -> float:
+        """Others may have taken the last free slots since they were heard of: what is likely to be waited for that."""
+        if free > 2:
+            return 0.0
+        came = self.others / self.typical_s * _UNSEEN_S
+        full = came if free == 1 else 0.5 * came * came
+        return min(full, 0.5) * self.typical_s / (self.slots + 1)
 
     def _strangers_s(self, depth: int) -> float:
         """All requests here are others': the wait is unknown, but it is not nothing."""

@@ -43,7 +43,7 @@ class Group:
 
     def __init__(self, candidates: tuple[Candidate, ...], ledger: Ledger, benchmarks: Benchmarks = ()) -> None:
         self.candidates = candidates
-        self.places = [ledger.place(candidate) for candidate in candidates]
+        self.places = [ledger.meet(candidate) for candidate in candidates]
         self.ids = [candidate.service.service_id for candidate in candidates]
         self.benchmarks = benchmarks
         self.bases: list[Any] = [None] * len(candidates)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Mapping
-from math import exp, log
 from typing import Any, NamedTuple
 
 from geniehive.resources import Observed
@@ -77,22 +76,28 @@ class Model:
         self.dear = 1.0 / (1.0 - min(self.live, _LIVELIEST))
 
     def spread(self) -> None:
-        """Suppose of places where nobody was yet that they are like the others, on average."""
+        """Suppose of places where nobody was yet that they are like the fastest of the others: so they are tried.
+
+        One request is enough to learn otherwise, and other gateways hear of it.
+        """
         known = [place for place in self.places if place.reading.samples]
         unknown = [place for place in self.places if not place.reading.samples and not place.told]
         if not unknown:
             return
-        count = len(known)
-        slope = exp(sum(log(max(place.reading.slope, 1e-6)) for place in known) / count)
-        base = sum(place.reading.base for place in known) / count
-        token_s = exp(sum(log(max(place.writing.base, 1e-6)) for place in known) / count)
+        slope = min(max(place.reading.slope, 1e-6) for place in known)
+        base = min(place.reading.base for place in known)
+        token_s = min(max(place.writing.base, 1e-6) for place in known)
         for place in unknown:
             place.reading.suppose(base, slope)
             place.writing.suppose(token_s, 0.1 * token_s)
 
 
 class Station:
-    """A service: its backlog, and which model it was last asked for."""
+    """A service: its backlog, and which model it was last asked for.
+
+    Models that are in memory together have slots of their own, so each has its own backlog; models that have to
+    make room for each other stand in one queue.
+    """
 
     __slots__ = ("asked_at", "backlog", "last", "ours", "places", "reported", "shared")
 
@@ -105,11 +110,40 @@ class Station:
         self.reported = 0  # requests that this worker last said to have open there
         self.ours = 1.0  # share of the open requests there that are this worker's, lately
 
+    @property
+    def works(self) -> int:
+        """Requests that this worker has open there."""
+        return sum(len(backlog.works) for backlog in self.backlogs())
+
+    def backlogs(self) -> list[Backlog]:
+        """All of them; requests may still be open in those that are not used any more."""
+        return [self.backlog, *self.backlog.mates]
+
+    def part(self) -> None:
+        """Give each model its own backlog, or all of them one, by whether they are in memory together."""
+        together = self.shared and all(place.loaded for place in self.places)
+        for place in self.places:
+            place.backlog = place.own if together else self.backlog
+        every = [self.backlog, *(place.own for place in self.places)] if self.shared else [self.backlog]
+        for backlog in every:
+            backlog.mates = [each for each in every if each is not backlog]
+
+    def told(self, slots: int | None, others: int) -> None:
+        """How many slots each model has there, and how many requests of others there are."""
+        if self.places and self.places[0].backlog is not self.backlog:
+            for place in self.places:
+                place.backlog.told(slots, round(others * place.use))
+            others = 0
+        self.backlog.told(slots, others)
+
 
 class Place:
     """A model at a service: its speeds and its cache."""
 
-    __slots__ = ("cache", "load", "model", "reading", "service_id", "station", "told", "writing")
+    __slots__ = (
+        "backlog", "cache", "load", "loaded", "model", "own", "reading", "service_id", "station", "told", "use",
+        "writing",
+    )  # fmt: skip
 
     def __init__(self, service_id: str, model: Model, station: Station, cache_slots: int, load_s: float) -> None:
         self.service_id = service_id
@@ -119,6 +153,10 @@ class Place:
         self.reading = Line(0.02, 0.0002, _PROMPT, rigid=True)
         self.writing = Line(0.01, 0.001, 3.0)
         self.load = load_s
+        self.loaded = True  # in memory, as far as the cluster knows
+        self.use = 1.0  # share of the requests there that are for this model, lately
+        self.own = Backlog(station.backlog.slots)
+        self.backlog = station.backlog
         self.told = False  # speeds by the cluster
 
     def reading_s(self, fresh_tokens: float) -> float:
@@ -147,16 +185,17 @@ class Place:
 class Ticket(Work):
     """One attempt: give it back to the ledger when it begins to be answered, and when it is over."""
 
-    __slots__ = ("alone", "ask", "place", "sequence", "streams")
+    __slots__ = ("alone", "ask", "backlog", "place", "sequence", "streams")
 
     def __init__(self, place: Place, ask: Ask, now: float, fresh: float, answer: float, load_s: float) -> None:
         super().__init__(place, now, fresh, answer, load_s)
         self.place = place
         self.ask = ask
         self.sequence: Sequence
-        backlog = place.station.backlog
+        self.backlog = backlog = place.backlog
         self.streams = backlog.streams
-        self.alone = backlog.others == 0  # nobody else's request is there: what is seen can be explained
+        # Nobody else's request is there, or there is room for all: what is seen can be explained.
+        self.alone = backlog.others == 0 or 2 * (backlog.depth + 1) <= backlog.slots
 
 
 class Ledger:
@@ -181,6 +220,15 @@ class Ledger:
         key = (candidate.service.service_id, candidate.asset.asset_id)
         return self._places.get(key) or self._meet(key, candidate)
 
+    def meet(self, candidate: Candidate) -> Place:
+        """`place`, with what the candidate's asset tells of it now."""
+        place = self.place(candidate)
+        loaded = candidate.asset.loaded is not False
+        if loaded is not place.loaded:
+            place.loaded = loaded
+            place.station.part()
+        return place
+
     def _meet(self, key: tuple[str, str], candidate: Candidate) -> Place:
         service, asset = candidate.service, candidate.asset
         slots = service.observed.slots or service.max_concurrency or _SLOTS.get(service.protocol, _SOME_SLOTS)
@@ -191,9 +239,22 @@ class Ledger:
         station.places.append(place)
         station.shared = len(station.places) > 1
         self._places[key] = place
+        place.loaded = asset.loaded is not False
+        for each in station.places:
+            each.use = 1.0 / len(station.places)
+        station.part()
         model.places.append(place)
         place.tell(service.observed)
         return place
+
+    def reads(self, service_id: str) -> float | None:
+        """Tokens of prompts a second at a service, as this worker learned it for whoever has not been there."""
+        station = self._stations.get(service_id)
+        known = [place.reading for place in station.places if place.reading.samples] if station is not None else []
+        if not known:
+            return None
+        slope = max(known, key=lambda reading: reading.samples).slope
+        return 1.0 / slope if slope > 0.0 else None
 
     def remember(self, key: int, field: Any) -> None:
         """Keep something for the next decision; the oldest is forgotten."""
@@ -204,7 +265,7 @@ class Ledger:
     def reshape(self, known: Collection[str]) -> None:
         """The cluster changed: forget what fits its old shape, and services that are neither known nor busy."""
         self.fields.clear()
-        gone = [name for name, station in self._stations.items() if name not in known and not station.backlog.works]
+        gone = [name for name, station in self._stations.items() if name not in known and not station.works]
         for name in gone:
             for place in self._stations.pop(name).places:
                 self.warmth.clear(place.cache)
@@ -220,15 +281,15 @@ class Ledger:
             seen = observed.get(service_id)
             if seen is None:
                 continue
-            backlog = station.backlog
-            own = reported.get(service_id, 0)
-            if seen is seen_last.get(service_id) and own == station.reported and not backlog.works:
+            own, works = reported.get(service_id, 0), station.works
+            if seen is seen_last.get(service_id) and own == station.reported and not works:
                 continue
             station.reported = own
-            backlog.told(seen.slots, max((seen.in_flight or 0) - own, 0))
-            if depth := backlog.depth:
-                station.ours += 0.01 * (len(backlog.works) / depth - station.ours)
-            slots = max(round(backlog.slots * station.ours), 1)
+            others = max((seen.in_flight or 0) - own, 0)
+            station.told(seen.slots, others)
+            if depth := works + others:
+                station.ours += 0.01 * (works / depth - station.ours)
+            slots = max(round(station.backlog.slots * station.ours), 1)
             for place in station.places:
                 if not place.reading.samples:
                     place.tell(seen)
@@ -258,7 +319,10 @@ class Ledger:
         ticket = Ticket(place, ask, now, fresh, answer, load_s)
         ticket.sequence = self.warmth.take(cache, prefix, now, matched, held)
         station.last, station.asked_at = place, now
-        station.backlog.begin(ticket, now)
+        if station.shared:
+            for each in station.places:
+                each.use += 0.05 * ((each is place) - each.use)
+        ticket.backlog.begin(ticket, now)
         return ticket
 
     def _goes_on(self, model: Model, keys: tuple[int, ...], now: float) -> None:
@@ -271,14 +335,14 @@ class Ledger:
 
     def first(self, ticket: Ticket, now: float) -> None:
         """The first token is there."""
-        ticket.place.station.backlog.first(ticket, now)
+        ticket.backlog.first(ticket, now)
 
     def end(self, ticket: Ticket, now: float, outcome: Outcome) -> None:
         """The request is over."""
         place, sequence = ticket.place, ticket.sequence
         if outcome.ok:
             self._learn(ticket, now, outcome)
-        place.station.backlog.end(ticket, now)
+        ticket.backlog.end(ticket, now)
         self.freed.append(place)
         if not outcome.ok:
             self.warmth.drop(sequence)
@@ -298,7 +362,7 @@ class Ledger:
             return
         self._time_reading(ticket, fresh, first_at)
         if answer and answer > 1 and now > first_at:
-            backlog = place.station.backlog
+            backlog = ticket.backlog
             streams = (ticket.streams + min(backlog.depth, backlog.slots)) / 2
             place.writing.learn(streams - 1.0, (now - first_at) / (answer - 1))
 
@@ -322,7 +386,7 @@ class Ledger:
         took = first_at - (ticket.sent_at if ticket.began_at is None else ticket.began_at)
         if ticket.load_s and took > place.reading_s(fresh):
             place.load += 0.5 * (took - place.reading_s(fresh) - place.load)
-        elif ticket.alone or place.reading.samples < 3:
+        elif ticket.alone or place.reading.samples < 3 or took < place.reading_s(fresh):  # who waits is never faster
             place.reading.learn(fresh, took)
             if place.reading.samples == 1:
                 place.model.spread()
@@ -359,9 +423,10 @@ class Ledger:
     def warm(self, place: Place, candidate: Candidate, now: float) -> bool:
         """Whether the model is loaded there, or will be by the time that it is this request's turn."""
         station = place.station
-        if station.last is not None and (station.backlog.works or now - station.asked_at < _MEMORY_S):
+        if station.last is not None and (station.works or now - station.asked_at < _MEMORY_S):
             return station.last is place or (
-                candidate.asset.loaded is not False and not any(work.load_s for work in station.backlog.works)
+                candidate.asset.loaded is not False
+                and not any(work.load_s for each in station.backlogs() for work in each.works)
             )
         return candidate.asset.loaded is not False
 
@@ -372,7 +437,7 @@ def told_ledger(table: RoutingTable, found: Resolution) -> Ledger:
     for candidate in found.candidates:
         seen = table.observed.get(candidate.service.service_id, candidate.service.observed)
         running = (seen.running or 0) + (seen.waiting or 0)
-        ledger.place(candidate).station.backlog.told(seen.slots, max(seen.in_flight or 0, running))
+        ledger.place(candidate).station.told(seen.slots, max(seen.in_flight or 0, running))
     return ledger
 
 

@@ -51,7 +51,7 @@ def predict(ledger: Ledger, candidate: Candidate, ask: Ask) -> Prediction:
     tokens, answer = ledger.expect(place.model, ask)
     matched, sequence = match(ledger.warmth.levels(ask.prefix), place)
     warm = 0.0 if sequence is None else warm_tokens(ask, tokens, matched, sequence)
-    backlog = place.station.backlog
+    backlog = place.backlog
     return Prediction(
         wait_s=backlog.wait_s(ask.now),
         load_s=0.0 if ledger.warm(place, candidate, ask.now) else place.load,
@@ -79,7 +79,7 @@ def costs(  # noqa: C901, PLR0912 - the request path: written out, calls would t
             tokens, answer = ledger.expect(model, ask)
             dear = model.dear
         reading, writing, station, cache = place.reading, place.writing, place.station, place.cache
-        backlog = station.backlog
+        backlog = place.backlog
         slope = reading.slope
         warm = lost_s = wait_s = load_s = 0.0
         matched, held, victim = 0, None, None
@@ -103,7 +103,7 @@ def costs(  # noqa: C901, PLR0912 - the request path: written out, calls would t
                     lost_s = lost * slope * dear
                     if victim is held:
                         lost_s *= 1.0 - matched / victim.prefix.size
-        if backlog.works or backlog.others:
+        if backlog.works or backlog.others or backlog.mates:
             if now > backlog.until:
                 backlog.foresee(now)
             wait_s = backlog.ready_at - now

@@ -48,6 +48,8 @@ class Decision(msgspec.Struct, gc=False):  # never part of a cycle
     measured: Mapping[str, Observed] = {}
     own: Mapping[str, int] = {}
     parts: tuple[Any, ...] = ()
+    kept_back: Mapping[str, str] = {}
+    """Why the gateway would rather not ask a service, by service id: it failed or was busy lately."""
 
 
 def decide(
@@ -83,6 +85,10 @@ class Tried(msgspec.Struct, gc=False):
     outcome: str = "open"
     reason: str = ""
     """Why it failed, in our words."""
+    note: str = ""
+    """What was special about it, in words."""
+    loading_at: float | None = None
+    """When its model was last known to be loading."""
     status: int | None = None
     """HTTP status of the engine's answer."""
     answer_bytes: int = 0
@@ -116,6 +122,7 @@ class Facts(msgspec.Struct, gc=False):
     upstream_seconds: float
     first_byte: float | None
     failure: str
+    queue_position: int | None = None
 
 
 class CandidateSeen(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,6 +157,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     host_id: str
     started_ms: float
     outcome: str
+    note: str | None
     error: str | None
     status: int | None
     first_byte_ms: float | None
@@ -160,6 +168,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
     """Where the time went, in milliseconds; `first_byte_ms` and `total_ms` from the request's arrival.
 
+    `queue_ms` is the wait for a place at a service, `queue_position` where the request stood then, from 1.
     `body_ms` is the wait for the client's body, `upstream_ms` the wait for engines until a stream began
     or a whole answer was there, `overhead_ms` what the gateway itself took before it.
     """
@@ -167,6 +176,7 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
     body_ms: float
     overhead_ms: float | None
     queue_ms: float
+    queue_position: int | None
     upstream_ms: float
     first_byte_ms: float | None
     total_ms: float
@@ -269,6 +279,7 @@ def _timings(facts: Facts) -> Timings:
         body_ms=_ms(facts.body_seconds),
         overhead_ms=None if facts.overhead_seconds is None else _ms(facts.overhead_seconds),
         queue_ms=_ms(facts.queue_seconds),
+        queue_position=facts.queue_position,
         upstream_ms=_ms(facts.upstream_seconds),
         first_byte_ms=None if facts.first_byte is None else _ms(facts.first_byte - facts.began),
         total_ms=_ms(facts.now - facts.began),
@@ -285,6 +296,7 @@ def _attempt(tried: Tried, facts: Facts) -> Attempt:
         host_id=host.host_id,
         started_ms=_ms(tried.began - facts.began),
         outcome=tried.outcome,
+        note=tried.note or None,
         error=reason or None,
         status=tried.status,
         first_byte_ms=_ms(tried.until - tried.began) if tried.streamed and tried.until is not None else None,
@@ -307,7 +319,7 @@ def _candidates(decision: Decision) -> list[CandidateSeen]:
                 tier=candidate.tier,
                 score=made.score,
                 signals={**_signals(decision, candidate.service.service_id), **made.signals},
-                reasons=(*reasons(candidate), *made.reasons),
+                reasons=(*reasons(candidate), *made.reasons, *_kept_back(decision, candidate)),
             )
         )
     return seen
@@ -320,6 +332,11 @@ def _signals(decision: Decision, service_id: str) -> dict[str, float]:
     known = {name: getattr(seen, name) for name in _SIGNALS}
     own = decision.own.get(service_id, 0)
     return {**{name: value for name, value in known.items() if value is not None}, "own_in_flight": own}
+
+
+def _kept_back(decision: Decision, candidate: Candidate) -> tuple[str, ...]:
+    why = decision.kept_back.get(candidate.service.service_id)
+    return (why,) if why else ()
 
 
 def reasons(candidate: Candidate) -> tuple[str, ...]:

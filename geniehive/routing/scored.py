@@ -142,7 +142,7 @@ def costs(
 
 
 def _base(group: Group, number: int, seen: Observed, own: int, weights: ScoredConfig) -> Base:
-    slots = seen.slots or group.places[number].station.backlog.slots
+    slots = seen.slots or group.places[number].backlog.slots
     benchmarked = group.benchmarks[number] if group.benchmarks else _NOT_BENCHMARKED
     speed = seen.tokens_per_second or benchmarked.tokens_per_second or 0.0
     group.fastest = max(group.fastest, speed)

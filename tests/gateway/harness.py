@@ -10,7 +10,9 @@ from types import SimpleNamespace
 import grpc.aio
 import msgspec
 
-from gateway.app import build_app, spawner
+from gateway.admission import Queue
+from gateway.app import Keepers, build_app, spawner
+from gateway.circuit import Circuits
 from gateway.cluster import ClusterViews
 from gateway.http import refusal_of
 from gateway.inflight import InFlight
@@ -69,7 +71,8 @@ async def gateway(*services, roles=(), keys=(), admins=(), snapshotted=True, str
     ):
         cluster = ClusterViews(view, in_flight, channel, "")
         requests = RequestViews(Receipts(config.gateway.receipts), Siblings())
-        front = build_app(config, view, in_flight, relay, cluster, requests, spawner(tasks))
+        keepers = Keepers(Circuits(config.gateway.ejection), Queue())
+        front = build_app(config, view, in_flight, relay, cluster, requests, spawner(tasks), keepers)
         limits = config.gateway
         server = Server(
             front,
@@ -82,7 +85,14 @@ async def gateway(*services, roles=(), keys=(), admins=(), snapshotted=True, str
         port = listener.sockets[0].getsockname()[1]
         try:
             yield SimpleNamespace(
-                url=f"http://127.0.0.1:{port}", port=port, view=view, in_flight=in_flight, front=front, server=server
+                url=f"http://127.0.0.1:{port}",
+                port=port,
+                view=view,
+                in_flight=in_flight,
+                front=front,
+                server=server,
+                circuits=keepers.circuits,
+                line=keepers.line,
             )
         finally:
             listener.close()

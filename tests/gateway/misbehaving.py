@@ -85,7 +85,7 @@ class Upstream:
     async def body(self, reader, headers):
         if headers.get("transfer-encoding") == "chunked":
             pieces = []
-            while size := int(await reader.readline(), 16):
+            while size := int(await reader.readuntil(b"\n"), 16):
                 pieces.append(await reader.readexactly(size))
                 self.received += size
                 await reader.readexactly(2)

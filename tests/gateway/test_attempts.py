@@ -35,7 +35,7 @@ from tests.gateway.misbehaving import (
 ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 CHAT = "/v1/chat/completions"
 BOOM = {"error": {"message": "boom", "type": "server_error", "code": 500}}
-QUICK = {"first_byte_timeout_s": 0.3, "idle_timeout_s": 0.3, "connect_timeout_s": 1}
+QUICK = {"first_byte_timeout_s": 0.3, "idle_timeout_s": 0.3, "connect_timeout_s": 1, "load_timeout_s": 0.6}
 
 
 def closed_port():
@@ -129,7 +129,8 @@ ALONE = {
     "reset": ((RESET,), 502, 2),
     "hang before headers": ((HANG,), 504, 1),
     "500 gets one more attempt": ((answer(500, BOOM), KEEP), 502, 2),
-    "503": ((answer(503, {"error": {"message": "Loading model"}}), KEEP), 503, 1),
+    "503": ((answer(503, {"error": {"message": "not well"}}), KEEP), 503, 1),
+    "503 of a full queue gets one more attempt": ((answer(503, {"error": "server busy"}), KEEP), 503, 2),
     "401 is not the client's": ((answer(401, BOOM), KEEP), 502, 1),
     "redirect": ((answer(302, b"", location="/x"), KEEP), 502, 1),
     "400 is passed on": ((answer(400, BOOM), KEEP), 400, 1),

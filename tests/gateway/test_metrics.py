@@ -2,9 +2,12 @@
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.admission import Queue
+from gateway.circuit import Circuits
 from gateway.inflight import InFlight
 from gateway.metrics import Metrics
 from gateway.view import RoutingView
+from geniehive.config import EjectionConfig
 from geniehive.resources import Gpu, GpuObserved, HostFacts, HostObserved, LeaseState, Snapshot
 from tests.geniehive.routing.fleet import Observed, host, service
 
@@ -24,7 +27,7 @@ def test_nodes_and_engines_are_told_and_the_unknown_is_left_out():
             services={"a": service("a", observed=Observed(running=2)), "b": service("b", "h2")},
         )
     )
-    samples = _samples(Metrics(view, InFlight(lambda: 0.0)))
+    samples = _samples(Metrics(view, InFlight(lambda: 0.0), Circuits(EjectionConfig()), Queue()))
     assert samples["geniehive_node_up", "h1"] == 1
     assert samples["geniehive_node_up", "h2"] == 0
     assert samples["geniehive_node_vram_used_bytes", "0", "h1"] == 12
@@ -36,7 +39,7 @@ def test_nodes_and_engines_are_told_and_the_unknown_is_left_out():
 
 def test_counters_and_open_requests():
     in_flight = InFlight(lambda: 0.0)
-    metrics = Metrics(RoutingView(), in_flight)
+    metrics = Metrics(RoutingView(), in_flight, Circuits(EjectionConfig()), Queue())
     metrics.tallies.requests["chat", 200] = 1
     metrics.tallies.attempts["a", "ok"] = 1
     with in_flight.guard("a"):
@@ -48,23 +51,19 @@ def test_counters_and_open_requests():
 
 
 def test_two_gateways_in_one_process_do_not_meet():
-    one, two = (Metrics(RoutingView(), InFlight(lambda: 0.0)) for _ in range(2))
+    one, two = (Metrics(RoutingView(), InFlight(lambda: 0.0), Circuits(EjectionConfig()), Queue()) for _ in range(2))
     one.tallies.requests["chat", 200] = 1
     assert ("geniehive_gateway_requests_total", "200", "chat") not in _samples(two)
 
 
 def test_histograms_count_what_is_up_to_each_bound():
-    metrics = Metrics(RoutingView(), InFlight(lambda: 0.0))
+    metrics = Metrics(RoutingView(), InFlight(lambda: 0.0), Circuits(EjectionConfig()), Queue())
     for seconds in (0.01, 0.05, 3, 100):
         metrics.tallies.first_byte("chat", seconds)
     name = "geniehive_gateway_ttft_seconds"
     samples = _samples(metrics)
-    assert [samples[f"{name}_bucket", *sorted((bound, "chat"))] for bound in ("0.05", "2.0", "4.0", "+Inf")] == [
-        2,
-        2,
-        3,
-        4,
-    ]
+    found = [samples[f"{name}_bucket", *sorted((bound, "chat"))] for bound in ("0.05", "2.0", "4.0", "+Inf")]
+    assert found == [2, 2, 3, 4]
     assert samples[f"{name}_count", "chat"] == 4
     assert samples[f"{name}_sum", "chat"] == 103.06
     assert samples[("geniehive_gateway_overhead_seconds_count",)] == 0

@@ -105,6 +105,7 @@ def test_no_roles_are_fine(text):
         ("roles:\n - role_id: a\n   rotuing_policy: {}", "roles.yaml:3: roles[0].rotuing_policy: unknown key"),
         ("roles: [{role_id: a, operation: chatt}]", "roles[0].operation: expected one of chat"),
         ("roles: [{role_id: a, routing_policy: {strategy: fastest}}]", "expected one of scored, round_robin"),
+        ("roles: [{role_id: a, routing_policy: {priority: urgent}}]", "expected one of interactive, batch, got urgent"),
         ("roles: [{role_id: a, routing_policy: {min_context: 0}}]", "at least 1"),
         ("roles: [{role_id: a, prompt_policy: {user_template: hello}}]", "has no {input}"),
         ("roles: [{role_id: a, routing_policy: {allowed_trust_tiers: [own], denied_trust_tiers: [x, own]}}]",

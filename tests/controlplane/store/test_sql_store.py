@@ -7,12 +7,14 @@ import sqlite3
 import msgspec
 import pytest
 
-from controlplane.events import Delete, Kind, Put
+from controlplane.events import Append, Delete, Kind, Put
 from controlplane.store import database
 from controlplane.store.sql_store import SqlStore
 from geniehive.errors import StoreError
 from geniehive.resources import (
+    AccessKey,
     Asset,
+    AuditEntry,
     Availability,
     BenchmarkSample,
     Command,
@@ -257,3 +259,37 @@ async def test_fields_of_a_later_version_are_passed_over(store, tmp_path):
     other.execute("""UPDATE hosts SET document = '{"host_id": "atlas", "from_the_future": 1}'""")
     other.close()
     assert [host.host_id for host in (await store.load()).hosts] == ["atlas"]
+
+
+async def test_the_audit_log_is_written_with_the_change_or_not_at_all(store, tmp_path):
+    entry = AuditEntry(at_ms=1, actor="root", action="host.put", subject="atlas")
+    await store.apply([Put(ATLAS), Append(entry), Append(msgspec.structs.replace(entry, subject="x"))])
+    orphan = msgspec.structs.replace(CHAT, host_id="nobody")
+    with pytest.raises(StoreError):
+        await store.apply([Append(entry), Put(orphan)])
+    assert [(each.entry_id, each.subject) for each in await store.list_audit(10)] == [(2, "x"), (1, "atlas")]
+    await store.add_samples([sample(1)], entry)
+    assert len(await store.list_audit(10)) == 3
+
+
+@pytest.mark.parametrize("statement", ["UPDATE audit_entries SET actor = 'me'", "DELETE FROM audit_entries"])
+async def test_the_database_itself_lets_the_audit_log_only_grow(store, tmp_path, statement):
+    await store.apply([Append(AuditEntry(at_ms=1, actor="root", action="token.create"))])
+    with (
+        sqlite3.connect(tmp_path / "deep/er/hive.sqlite3") as other,
+        pytest.raises(sqlite3.IntegrityError, match="only grows"),
+    ):
+        other.execute(statement)
+    assert len(await store.list_audit(10)) == 1
+
+
+async def test_two_tokens_cannot_have_one_secret_and_a_revoked_one_keeps_none(store, tmp_path):
+    key = AccessKey(name="a", secret_sha256=b"h" * 32)
+    await store.apply([Put(key)])
+    with pytest.raises(StoreError):
+        await store.apply([Put(msgspec.structs.replace(key, name="b"))])
+    marks = [msgspec.structs.replace(key, name=name, secret_sha256=b"", revoked_at=5) for name in ("a", "b")]
+    await store.apply([Put(mark) for mark in marks])
+    assert (await store.load()).access_keys == tuple(marks)
+    with sqlite3.connect(tmp_path / "deep/er/hive.sqlite3") as other:
+        assert other.execute("SELECT secret_sha256 FROM access_keys").fetchall() == [(None,), (None,)]
