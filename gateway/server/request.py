@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 from urllib.parse import parse_qsl, urlsplit
 
 from gateway.server.body import Body
@@ -26,7 +26,13 @@ class Headers(Mapping[str, str]):
     def __getitem__(self, name: str) -> str:
         return text(self._fields[name.lower().encode()])
 
-    def get(self, name: str, default: str | None = None) -> str | None:  # type: ignore[override]  # Mapping's is wider
+    @overload  # type: ignore[override]  # Mapping's takes any default
+    def get(self, name: str, default: str) -> str: ...
+
+    @overload
+    def get(self, name: str, default: None = None) -> str | None: ...
+
+    def get(self, name: str, default: str | None = None) -> str | None:
         """The value of a header, or the default."""
         found = self._fields.get(name.lower().encode())
         return default if found is None else text(found)
