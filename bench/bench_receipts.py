@@ -62,7 +62,7 @@ def _costs(size: int) -> dict[str, float]:
     def tried(one: Exchange) -> None:
         attempt = one.attempt(ordered[0])
         attempt.status, attempt.until, attempt.streamed = 200, one.began, True
-        attempt.prompt_tokens, attempt.tokens, attempt.finish_reason, attempt.cached_tokens = scanner.told
+        attempt.prompt_tokens, attempt.tokens, attempt.finish_reason, attempt.cached_tokens, _ = scanner.told
         attempt.answer_bytes += scanner.bytes
         attempt.outcome = "ok"
 

@@ -3,9 +3,9 @@
     python bench/bench_soak.py [--minutes M] [--clients N] [--rate R] [--seed N]
 
 Control plane, node agent and gateway as users start them; four engines (bench/upstream/flapping.py) that are well, ill
-and gone in turns. Afterwards all must be as before: no task, socket or place left, memory flat; and no answer may have
-looked whole that was not. What the gateway says of itself at /metrics is what counts. Prints tables, saves
-bench/results/soak.json; the exit status tells.
+and gone in turns. Afterwards all must be as before: no task, socket or place left, memory flat (two fifths of the run
+against its end); and no answer may have looked whole that was not. What the gateway says of itself at /metrics is what
+counts. Prints tables, saves bench/results/soak.json; the exit status tells.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from controlplane.access_service import AccessService
@@ -19,10 +19,12 @@ from controlplane.audit import Auditor
 from controlplane.auth import Gatekeeper
 from controlplane.benchmark_book import RESTORED
 from controlplane.benchmarks import BenchmarkService
+from controlplane.certificate_watch import CertificateWatch, forget_admin
 from controlplane.cluster import ClusterState
 from controlplane.endpoint_guard import EndpointGuard
 from controlplane.endpoint_policy import EndpointPolicy
 from controlplane.events import Instant
+from controlplane.join_desk import JoinDesk, Members, Office
 from controlplane.leases import LeaseTerms
 from controlplane.loop import ControlLoop
 from controlplane.node_sessions import NodeSessions
@@ -30,12 +32,14 @@ from controlplane.operator import ClusterService
 from controlplane.prober import Prober
 from controlplane.roles import RoleCatalogue
 from controlplane.server import ControlServer, Servicers, check_address
+from controlplane.server_tls import Peers, ServerTls, advertised, authority_of, wanted
 from controlplane.store.sql_store import SqlStore
 from controlplane.token_desk import TokenDesk
 from controlplane.watch import RoutingWatch
 from geniehive.clock import Clock, SystemClock
-from geniehive.config import Config
+from geniehive.config import Config, ControlConfig
 from geniehive.errors import GenieHiveError
+from geniehive.identity import Identity
 
 GRACE_S: Final = 5.0
 """What running calls get at the end; node and gateway streams end at once, they reconnect."""
@@ -74,7 +78,9 @@ async def _run(config: Config, stop: asyncio.Event, ready: Callable[[str], None]
             tasks.create_task(loop.run())
             try:
                 await loop.ask(roles)
-                server = await _start_server(config, loop, store, clock)
+                tls = await _tls_of(config, store, loop, clock)
+                server = await _start_server(config, loop, store, clock, tls)
+                looking = tls.look_after(tasks, server.address)
                 following = tasks.create_task(catalogue.follow(loop, reload))
                 try:
                     ready(server.address)
@@ -83,6 +89,7 @@ async def _run(config: Config, stop: asyncio.Event, ready: Callable[[str], None]
                     probing.cancel()
                 finally:
                     following.cancel()
+                    looking.cancel()
                     _log.info("the control plane is stopping")
                     await server.announce_end()
                     loop.close()  # ends the streams, so that the server need not wait for them
@@ -121,23 +128,78 @@ def _prober(config: Config, loop: ControlLoop) -> Prober:
     )
 
 
-async def _start_server(config: Config, loop: ControlLoop, store: SqlStore, clock: Clock) -> ControlServer:
+@dataclass(frozen=True, kw_only=True)
+class _Tls:
+    """The parts of TLS; without it there are no certificates to look after."""
+
+    config: ControlConfig
+    server: ServerTls | None
+    members: Members
+    watch: CertificateWatch | None
+
+    def look_after(self, tasks: asyncio.TaskGroup, address: str) -> asyncio.Task[None]:
+        """Write the local administrator's certificate, and look after all. Raises ConfigError."""
+        if self.watch is None:
+            forget_admin(self.config)
+            return tasks.create_task(asyncio.sleep(0))
+        self.watch.write_admin(address)
+        return tasks.create_task(self.watch.run())
+
+
+async def _tls_of(config: Config, store: SqlStore, loop: ControlLoop, clock: Clock) -> _Tls:
+    members = Members(await store.joins.members())
+    if not wanted(config.control):
+        return _Tls(config=config.control, server=None, members=members, watch=None)
+
+    def now() -> float:
+        return clock.unix_ms() / 1000
+
+    server = ServerTls(config.control, authority_of(config.control, now=now()), now)
+    watch = CertificateWatch(server, config.control, members, loop, clock)
+    return _Tls(config=config.control, server=server, members=members, watch=watch)
+
+
+async def _start_server(config: Config, loop: ControlLoop, store: SqlStore, clock: Clock, tls: _Tls) -> ControlServer:
     policy = EndpointPolicy(config.control.allowed_endpoints, (one.endpoint for one in config.services))
-    auth = config.auth
-    gatekeeper = Gatekeeper(auth.node_api_keys, auth.admin_api_keys, auth.client_api_keys, tokens=loop.tokens)
+    auth, server = config.auth, tls.server
+    peers = None
+    if server is not None:
+        peers = Peers(server.authority.bundle_pem, lambda: clock.unix_ms() / 1000, tls.members.barred)
+    gatekeeper = Gatekeeper(
+        auth.node_api_keys, auth.admin_api_keys, auth.client_api_keys, tokens=loop.tokens, peers=peers
+    )
     auditor = Auditor(loop, clock, gatekeeper)
+    nodes, watches = NodeSessions(loop, EndpointGuard(policy), gatekeeper), RoutingWatch(loop, gatekeeper)
+
+    def expel(identity: Identity) -> None:
+        nodes.expel(identity)
+        watches.expel(identity)
+
+    office = Office(
+        config=config.control,
+        authority=server.authority if server is not None else None,
+        store=store.joins,
+        members=tls.members,
+        clock=clock,
+        loop=loop,
+        auditor=auditor,
+        gatekeeper=gatekeeper,
+        expel=expel,
+        address=advertised(config.control.listen),
+    )
     servicers = Servicers(
-        node=NodeSessions(loop, EndpointGuard(policy)),
-        routing=RoutingWatch(loop),
+        node=nodes,
+        routing=watches,
         cluster=ClusterService(loop, clock, gatekeeper, auditor, routing=config.routing),
         benchmarks=BenchmarkService(store, loop, clock, auditor),
-        access=AccessService(TokenDesk(loop, store, clock, auditor)),
+        access=AccessService(TokenDesk(loop, store, clock, auditor), JoinDesk(office)),
     )
     return await ControlServer.start(
         servicers,
         gatekeeper,
         listen=config.control.listen,
         max_message_bytes=config.control.max_message_bytes,
+        credentials=server.credentials() if server is not None else None,
     )
 
 

@@ -475,7 +475,8 @@ class ClusterEvent:
 
     `kind` is one of host.up, host.stale, host.offline, host.forgotten, host.fenced, host.availability,
     service.added, service.removed, service.<health>, command.<state>, roles.changed, roles.refused,
-    token.created, token.revoked, leases.held, leases.released, leases.credited, store.failed, store.works.
+    token.created, token.revoked, member.pending, member.approved, member.joined, member.removed, certificate.ends,
+    leases.held, leases.released, leases.credited, store.failed, store.works.
     """
 
     at_ms: int

@@ -27,7 +27,7 @@ FAILURES_IN_A_ROW: Final = 5
 FAILING_FOR_S: Final = 2.0
 FAILING_BUSY_FOR_S: Final = 30.0
 EJECTED_S: Final = 5.0
-EJECTED_AT_MOST_S: Final = 60.0
+EJECTED_AT_MOST_S: Final = 10.0
 
 # Of at least this many probes, if more than half fail in one round, the fault is likely here.
 SUSPECT_FROM: Final = 4

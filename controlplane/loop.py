@@ -50,7 +50,7 @@ RETRY_S: Final = 5.0
 BATCH: Final = 64
 
 # What an operator has to put right.
-_ALARMS: Final = frozenset({"store.failed", "roles.refused"})
+_ALARMS: Final = frozenset({"store.failed", "roles.refused", "certificate.ends"})
 
 log = logging.getLogger(__name__)
 
@@ -144,6 +144,11 @@ class ControlLoop:
         reply: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         self._inbox.put(Letter(event, reply))
         return await reply
+
+    def tell(self, kind: str, message: str, host_id: str = "") -> None:
+        """Tell those who watch events of something that is not the cluster's own state."""
+        now, revision = self._now(), self.snapshot.revision
+        self._announce(ClusterEvent(at_ms=now.unix_ms, kind=kind, message=message, host_id=host_id, revision=revision))
 
     def attach(self, session_id: str, link: NodeLink) -> None:
         """Say where a session's messages go; before its first event."""

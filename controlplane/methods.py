@@ -13,14 +13,25 @@ from typing import Final
 from geniehive import access
 
 A_NODE: Final = "node"
-"""What a node agent or a gateway is; no scope of a token."""
+"""What a node agent or a gateway is; this and the next three are no scopes of tokens."""
+
+A_HOST: Final = "host"
+"""A node agent: by the certificate of a host, or by a plain node key."""
+
+A_GATEWAY: Final = "gateway"
+"""A gateway, in the same way."""
+
+A_MEMBER: Final = "member"
+"""Whoever has a certificate of the cluster."""
 
 
 class Need(Enum):
     """What a method asks of its caller: one of these."""
 
     NOTHING = frozenset[str]()
-    NODE = frozenset({A_NODE})
+    HOST = frozenset({A_HOST})
+    GATEWAY = frozenset({A_GATEWAY})
+    MEMBER = frozenset({A_MEMBER})
     READ = frozenset({A_NODE, access.READ})
     OPERATOR = frozenset({access.OPERATOR})
     ADMIN = frozenset({access.ADMIN})
@@ -30,8 +41,8 @@ _TABLE: Final[Mapping[str, Mapping[str, Need]]] = {
     "grpc.health.v1.Health": {"Check": Need.NOTHING, "List": Need.NOTHING, "Watch": Need.NOTHING},
     "grpc.reflection.v1.ServerReflection": {"ServerReflectionInfo": Need.READ},
     "grpc.reflection.v1alpha.ServerReflection": {"ServerReflectionInfo": Need.READ},
-    "geniehive.v1.NodeService": {"Connect": Need.NODE},
-    "geniehive.v1.RoutingService": {"Watch": Need.NODE},
+    "geniehive.v1.NodeService": {"Connect": Need.HOST},
+    "geniehive.v1.RoutingService": {"Watch": Need.GATEWAY},
     "geniehive.v1.ClusterService": {
         "GetCluster": Need.READ,
         "ListHosts": Need.READ,
@@ -61,7 +72,10 @@ _TABLE: Final[Mapping[str, Mapping[str, Need]]] = {
         "CreateJoinToken": Need.ADMIN,
         "ApproveNode": Need.ADMIN,
         "Join": Need.NOTHING,  # who asks has nothing yet but the join token in the message
-        "RenewCertificate": Need.NODE,
+        "RenewCertificate": Need.MEMBER,
+        "RemoveMember": Need.ADMIN,
+        "ListMembers": Need.READ,
+        "GetTrustBundle": Need.NOTHING,  # public, and compared with the hash in a join token
     },
 }
 
@@ -75,3 +89,8 @@ def named(method: str) -> Need | None:
     """What the table says of a method; None if it does not name it."""
     service, _, name = method.strip("/").partition("/")
     return _TABLE.get(service, {}).get(name)
+
+
+def table() -> Mapping[str, Mapping[str, Need]]:
+    """Every service with its methods, for who writes them down."""
+    return _TABLE

@@ -17,12 +17,15 @@ from typing import Any, Final
 import grpc
 
 from controlplane import events as ev
+from controlplane.auth import Gatekeeper
 from controlplane.endpoint_guard import EndpointGuard
 from controlplane.endpoint_policy import peer_address
 from controlplane.events import RejectReason, ToNode
 from controlplane.loop import ControlLoop
 from geniehive import codec
 from geniehive.command_codec import command_order_to_pb, command_result_from_pb
+from geniehive.errors import PermissionDenied
+from geniehive.identity import Identity
 from geniehive.stream import Outbox, OutboxFull
 from geniehive.v1 import node_service_pb2 as pb
 from geniehive.v1 import node_service_pb2_grpc
@@ -41,6 +44,7 @@ _REASONS: Final = {
     RejectReason.NOT_SERVING: pb.REJECT_REASON_NOT_SERVING,
 }
 
+_CONNECT: Final = "/geniehive.v1.NodeService/Connect"
 _Context = grpc.aio.ServicerContext[pb.NodeMessage, pb.ControlMessage]
 
 log = logging.getLogger(__name__)
@@ -54,6 +58,9 @@ class NodeStream:
         self.outbox = Outbox[ToNode](limit)
         self.ended = asyncio.Event()
         self.overflowed = False
+        self.identity: Identity | None = None
+        """Whom the peer's certificate speaks for; None where there are none."""
+        self.refused: PermissionDenied | None = None
 
     def send(self, message: ToNode) -> None:
         """Put a message in the outbox; if that is full the node does not read, and the stream ends."""
@@ -73,21 +80,42 @@ class NodeStream:
 class NodeSessions(node_service_pb2_grpc.NodeServiceServicer):
     """`NodeService`."""
 
-    def __init__(self, loop: ControlLoop, guard: EndpointGuard, *, outbox_limit: int = OUTBOX_LIMIT) -> None:
+    def __init__(
+        self,
+        loop: ControlLoop,
+        guard: EndpointGuard,
+        gatekeeper: Gatekeeper | None = None,
+        *,
+        outbox_limit: int = OUTBOX_LIMIT,
+    ) -> None:
         self._loop = loop
         self._guard = guard
+        self._gatekeeper = gatekeeper or Gatekeeper((), ())
         self._outbox_limit = outbox_limit
+        self._streams: set[NodeStream] = set()
+
+    def expel(self, identity: Identity) -> None:
+        """End the streams of one who was removed."""
+        for stream in tuple(self._streams):
+            if stream.identity == identity:
+                stream.refused = PermissionDenied(f"{identity} was removed from this cluster: it must join again")
+                stream.end(stream.refused.message)
 
     async def Connect(self, request_iterator: Any, context: _Context) -> None:
         """One node's stream, from its first message to its end."""
         del request_iterator  # read with `context.read`, which a timeout can cut short
         stream = NodeStream(uuid.uuid4().hex, self._outbox_limit)
+        stream.identity = self._gatekeeper.identity(context)
         self._loop.attach(stream.session_id, stream)
+        self._streams.add(stream)
         try:
             await self._serve(stream, context)
         finally:
+            self._streams.discard(stream)
             # Waits for nothing, so that no cancellation can come between.
             self._loop.detach(stream.session_id)
+        if stream.refused is not None:
+            raise stream.refused
         if stream.overflowed:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "the node does not read its messages: reconnect")
 
@@ -109,9 +137,24 @@ class NodeSessions(node_service_pb2_grpc.NodeServiceServicer):
                     message: Any = await context.read()
                 if not isinstance(message, pb.NodeMessage):
                     return  # the node closed its half
+                if (error := self._foreign(stream, message.host_id)) is not None:
+                    stream.refused = error
+                    return
                 await self._take(stream, message, context.peer())
         except TimeoutError:
             log.info("closing session %s: the node says nothing", stream.session_id)
+
+    def _foreign(self, stream: NodeStream, host_id: str) -> PermissionDenied | None:
+        """Why a message is refused that speaks of another host than the certificate of its sender."""
+        who = stream.identity
+        if who is None or who.name == host_id:
+            return None
+        error = PermissionDenied(
+            f"the certificate is for {who}, the message speaks of host {host_id[:64]!r}: set node.host_id to "
+            f"{who.name}, or join as that host"
+        )
+        self._gatekeeper.refusals.note("wrong_name", str(who), _CONNECT, error.message)
+        return error
 
     async def _take(self, stream: NodeStream, message: pb.NodeMessage, peer: str) -> None:
         """One message: to the loop, or refused."""

@@ -148,7 +148,7 @@ class ClusterService(pb_grpc.ClusterServiceServicer):
             await context.send_initial_metadata(())  # from here on nothing is missed: let the caller know
             coming = aiter(events)
             while (event := await self._next_event(coming, context)) is not None:
-                if event.kind == "token.revoked":
+                if event.kind in {"token.revoked", "member.removed"}:
                     self._callers.check_again(_WATCH, context)
                 if request.host_id in {"", event.host_id}:
                     yield pb.WatchEventsResponse(

@@ -16,7 +16,8 @@ class Refusals:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        """By reason: no_key, unknown_key, expired_key, wrong_key."""
+        """By reason: no_key, unknown_key, expired_key, wrong_key, bad_certificate, wrong_certificate, wrong_name,
+        bad_join_token."""
         self._said: set[tuple[str, str, str]] = set()
 
     def note(self, reason: str, who: str, method: str, message: str) -> None:

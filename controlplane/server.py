@@ -68,9 +68,15 @@ class ControlServer:
 
     @classmethod
     async def start(
-        cls, servicers: Servicers, gatekeeper: Gatekeeper, *, listen: str, max_message_bytes: int
+        cls,
+        servicers: Servicers,
+        gatekeeper: Gatekeeper,
+        *,
+        listen: str,
+        max_message_bytes: int,
+        credentials: grpc.ServerCredentials | None = None,
     ) -> ControlServer:
-        """Listens on `listen` ("host:port") and serves.
+        """Listens on `listen` ("host:port") and serves; without credentials it is plain gRPC.
 
         Raises:
             ConfigError: The address cannot be listened on.
@@ -79,7 +85,7 @@ class ControlServer:
             interceptors=(AuthInterceptor(gatekeeper), ErrorInterceptor()), options=_options(max_message_bytes)
         )
         health_servicer = await _add_services(server, servicers)
-        port = _bind(server, listen)
+        port = _bind(server, listen, credentials)
         await server.start()
         return cls(server, health_servicer, f"{listen.rpartition(':')[0]}:{port}")
 
@@ -167,9 +173,9 @@ async def check_address(listen: str) -> None:
         raise _cannot_listen(listen, _WHY.get(error.errno or 0, error.strerror or str(error))) from error
 
 
-def _bind(server: grpc.aio.Server, listen: str) -> int:
+def _bind(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials | None) -> int:
     try:
-        port = server.add_insecure_port(listen)
+        port = server.add_secure_port(listen, credentials) if credentials else server.add_insecure_port(listen)
     except RuntimeError as error:
         raise _cannot_listen(listen, str(error)) from error
     if port == 0:

@@ -8,15 +8,19 @@ worker that reads too slowly is sent the whole snapshot again instead of a queue
 from __future__ import annotations
 
 import asyncio
+import re
 import uuid
 from typing import Any, Final, assert_never
 
 import grpc
 
 from controlplane import events as ev
+from controlplane.auth import Gatekeeper
 from controlplane.feeds import RoutingFeed, Update
 from controlplane.loop import ControlLoop
 from geniehive import codec
+from geniehive.errors import PermissionDenied
+from geniehive.identity import Identity
 from geniehive.resources import Snapshot
 from geniehive.v1 import routing_service_pb2 as pb
 from geniehive.v1 import routing_service_pb2_grpc
@@ -24,14 +28,23 @@ from geniehive.v1 import routing_service_pb2_grpc
 # How long a gateway may take to say Hello.
 HELLO_S: Final = 30.0
 
+_WATCH: Final = "/geniehive.v1.RoutingService/Watch"
 _Context = grpc.aio.ServicerContext[pb.GatewayMessage, pb.RoutingUpdate]
 
 
 class RoutingWatch(routing_service_pb2_grpc.RoutingServiceServicer):
     """`RoutingService`."""
 
-    def __init__(self, loop: ControlLoop) -> None:
+    def __init__(self, loop: ControlLoop, gatekeeper: Gatekeeper | None = None) -> None:
         self._loop = loop
+        self._gatekeeper = gatekeeper or Gatekeeper((), ())
+        self._feeds: dict[RoutingFeed, Identity] = {}
+
+    def expel(self, identity: Identity) -> None:
+        """End the streams of a gateway that was removed."""
+        for feed, who in tuple(self._feeds.items()):
+            if who == identity:
+                feed.close()
 
     async def Watch(self, request_iterator: Any, context: _Context) -> None:
         """One gateway worker's stream."""
@@ -47,8 +60,12 @@ class RoutingWatch(routing_service_pb2_grpc.RoutingServiceServicer):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message must be a hello with a gateway_id")
         if hello.hello.protocol_version < 1:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "no common protocol version: update the gateway")
+        identity = self._gatekeeper.identity(context)
+        self._check_name(identity, hello.gateway_id)
         stream_id = uuid.uuid4().hex
         with self._loop.subscribe() as feed:
+            if identity is not None:
+                self._feeds[feed] = identity
             try:
                 await self._loop.offer(
                     ev.GatewayConnected(stream_id=stream_id, gateway_id=hello.gateway_id, version=hello.hello.version)
@@ -56,7 +73,19 @@ class RoutingWatch(routing_service_pb2_grpc.RoutingServiceServicer):
                 await self._serve(stream_id, feed, context)
             finally:
                 # Waits for nothing, so that no cancellation can come between.
+                self._feeds.pop(feed, None)
                 self._loop.post(ev.GatewayGone(stream_id=stream_id))
+
+    def _check_name(self, identity: Identity | None, gateway_id: str) -> None:
+        """Workers of gateway "g" are "g", or "g-1" and so on. Raises PermissionDenied for other names."""
+        if identity is None or re.fullmatch(rf"{re.escape(identity.name)}(-\d+)?", gateway_id):
+            return
+        error = PermissionDenied(
+            f"the certificate is for {identity}, its hello for gateway {gateway_id[:64]!r}: set gateway.gateway_id to "
+            f"{identity.name}, or join under that name"
+        )
+        self._gatekeeper.refusals.note("wrong_name", str(identity), _WATCH, error.message)
+        raise error
 
     async def _serve(self, stream_id: str, feed: RoutingFeed, context: _Context) -> None:
         async with asyncio.TaskGroup() as tasks:

@@ -150,7 +150,7 @@ class Admission:
         """Give free places of a service to those whose turn it is, unless it is kept back."""
         now = self._in_flight.now()
         while self._line.waiting(service_id) and self.takes(service_id):
-            if self._circuits and self._circuits.kept_back(service_id, now):
+            if self._circuits.known and self._circuits.kept_back(service_id, now):
                 return
             self._give(self._line.next(service_id), service_id, now)
 
@@ -158,7 +158,7 @@ class Admission:
         if waiter is None or waiter.grant.done():  # its client has left, and its task has yet to say so
             return
         self._in_flight.reserve(service_id)
-        trial = bool(self._circuits) and self._circuits.begin(service_id, now)
+        trial = bool(self._circuits.known) and self._circuits.begin(service_id, now)
         waiter.grant.set_result(Place(service_id, trial))
 
     def _look(self) -> None:
@@ -166,7 +166,7 @@ class Admission:
         self._timer = None
         for service_id in tuple(self._line.services):
             self._fill(service_id)
-            if self._circuits:
+            if self._circuits.known:
                 self._give_to_hopeless(service_id)
         if self._line:
             self._timer = asyncio.get_running_loop().call_later(_LOOK_EVERY_S, self._look)

@@ -12,6 +12,7 @@ import logging
 import random
 import secrets
 import socket
+import ssl
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
@@ -22,7 +23,9 @@ from gateway.attempts import Attempts
 from gateway.auth import INFERENCE, Authenticator
 from gateway.circuit import Circuits
 from gateway.cluster import ClusterViews
+from gateway.control_link import ControlLink
 from gateway.http import refusal_of
+from gateway.https import HANDSHAKE_S, Https
 from gateway.inflight import InFlight
 from gateway.key_watch import KeyWatch
 from gateway.listen import bind, url_of
@@ -48,20 +51,27 @@ from gateway.tuning import tune
 from gateway.upstream import Upstream
 from gateway.view import RoutingView
 from gateway.workers import run_workers
-from geniehive import dial
 from geniehive.config import Config
+from geniehive.credentials import source_for
+from geniehive.identity import Kind
+from geniehive.renewal import Renewal
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 2048
 _LAST_GRACE_S = 1.0  # for connections to close once nothing runs on them
 
 
-async def run(config: Config, *, stop: asyncio.Event, ready: Callable[[str], None]) -> None:
-    """Serve until `stop` is set; `ready` gets the URL. Raises ConfigError where the port cannot be had."""
+async def run(
+    config: Config, *, stop: asyncio.Event, ready: Callable[[str], None], reload: asyncio.Event | None = None
+) -> None:
+    """Serve until `stop` is set; `ready` gets the URL. Raises ConfigError where the port cannot be had.
+
+    Setting `reload` has the certificate of HTTPS read again at once; it is anyway when its file changes.
+    """
     if config.gateway.workers > 1:
         await run_workers(config, stop=stop, ready=ready)
     else:
-        await serve(config, bind(config, shared=False), stop=stop, ready=ready)
+        await serve(config, bind(config, shared=False), stop=stop, ready=ready, reload=reload)
 
 
 async def serve(
@@ -71,12 +81,15 @@ async def serve(
     stop: asyncio.Event,
     ready: Callable[[str], None],
     siblings: Siblings | None = None,
+    reload: asyncio.Event | None = None,
 ) -> None:
     """One worker on a bound socket: its watch of the cluster, its upstream connections, its server."""
     requests = RequestViews(Receipts(config.gateway.receipts), siblings or Siblings())
     view = RoutingView(config.routing.default_strategy, config.routing.scored)
     in_flight = InFlight(time.monotonic)
     targets, node_key = config.control_plane.targets, config.control_plane.node_api_key
+    credentials = source_for(config, Kind.GATEWAY)
+    https = Https(config.gateway) if config.gateway.tls_cert_file else None
     gateway_id = config.gateway.gateway_id or f"gateway-{secrets.token_hex(4)}"
     watch = RoutingWatch(
         targets,
@@ -88,18 +101,26 @@ async def serve(
         geniehive.__version__,
         stale_after_s=config.routing.health_stale_after_s,
     )
+    watch.credentials = credentials
     async with (
         asyncio.TaskGroup() as tasks,
-        dial.control_channel(targets) as channel,
+        ControlLink(targets, credentials) as link,
         Upstream(connect_timeout_s=config.gateway.connect_timeout_s) as upstream,
     ):
         watching = tasks.create_task(watch.run())
-        cluster = ClusterViews(view, in_flight, channel, node_key, config)
+        renewal = Renewal(credentials, targets, random.random)
+        view.certificate_end = lambda: renewal.expires_at
+        renewing = tasks.create_task(renewal.run())
+        cluster = ClusterViews(view, in_flight, link.channel, node_key, config)
         spawn = spawner(tasks)
         front = build_app(config, view, in_flight, upstream, cluster, requests, spawn)
         async with requests.answering():
-            await _listen(config, sock, front, spawn, stop, ready)
+            following = tasks.create_task(https.follow(reload or asyncio.Event())) if https else None
+            await _listen(config, sock, front, spawn, stop, ready, https.context if https else None)
+            if following is not None:
+                following.cancel()
         watching.cancel()
+        renewing.cancel()
 
 
 async def _listen(
@@ -109,6 +130,7 @@ async def _listen(
     spawn: Spawn,
     stop: asyncio.Event,
     ready: Callable[[str], None],
+    tls: ssl.SSLContext | None,
 ) -> None:
     """Answer until told to stop, then drain. The port stays open meanwhile: /readyz has to say no."""
     limits, drain_s = config.gateway, config.gateway.drain_timeout_s
@@ -119,10 +141,12 @@ async def _listen(
         header_timeout_s=limits.header_timeout_s,
         max_connections=limits.max_connections,
     )
-    listener = await asyncio.get_running_loop().create_server(server, sock=sock, backlog=_BACKLOG)
+    listener = await asyncio.get_running_loop().create_server(
+        server, sock=sock, backlog=_BACKLOG, ssl=tls, ssl_handshake_timeout=HANDSHAKE_S if tls else None
+    )
     tune()
     try:
-        ready(url_of(sock))
+        ready(url_of(sock, tls=tls is not None))
         await stop.wait()
         if front.open_requests:
             _log.info("stopping: %d requests may finish within %g s", front.open_requests, drain_s)

@@ -76,16 +76,19 @@ class Attempt:
             self._circuits.well(self._service_id, self._exchange.now(), trial=True)
 
     def over(self, *, well: bool) -> None:
-        """The answer is over, and came to its proper end or not."""
+        """The answer is over, and came to its proper end or not; what the gateway ended says nothing of the service."""
         tried = self.tried
         tried.outcome = "ok" if well else "cut"
-        answer = Outcome(well, tried.prompt_tokens, tried.cached_tokens, tried.tokens)
+        if self._exchange.interrupted and not well:
+            return
+        answer = None  # where nothing is learned from it
+        if self._exchange.ask is not None:
+            answer = Outcome(well, tried.prompt_tokens, tried.cached_tokens, tried.tokens, tried.times)
         self._guard.finish(ok=well, tokens=tried.tokens, answer=answer)
-        if well:
-            if self._circuits:
-                self._circuits.well(self._service_id, self._exchange.now(), trial=self._taken())
-        elif not self._exchange.interrupted:
+        if not well:
             self._circuits.failed(self._service_id, self._exchange.now(), trial=self._taken())
+        elif self._circuits.known:
+            self._circuits.well(self._service_id, self._exchange.now(), trial=self._taken())
 
     def failed(self, error: AttemptFailed, dice: float) -> None:
         """It failed before its first byte. `dice` (0 to 1) spreads the return to engines that name no time."""
@@ -96,7 +99,7 @@ class Attempt:
             self._circuits.busy(self._service_id, now, error.busy_s or _BACKOFF_S * (0.5 + dice), trial=trial)
         elif error.held_against:
             self._circuits.failed(self._service_id, now, trial=trial)
-        elif self._circuits:  # the request was at fault: the service works
+        elif self._circuits.known:  # the request was at fault: the service works
             self._circuits.well(self._service_id, now, trial=trial)
 
     def broke(self, reason: str) -> None:

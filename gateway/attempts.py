@@ -62,7 +62,9 @@ class Attempts:
         self._dice = dice
         self.budget = RetryBudget()
         """What repeats of all kinds are taken from."""
-        self._resumption = Resumption(self._opening, self._delivery, self._enter, circuits, self.budget, limits, meter)
+        self._resumption = Resumption(
+            self._opening, self._delivery, self._choose, self._enter, self.budget, limits, meter
+        )
 
     async def run(self, exchange: Exchange, plan: Plan) -> web.StreamResponse:
         """The answer of the first candidate that gives one. Raises the error of the last one otherwise."""
@@ -85,23 +87,23 @@ class Attempts:
             await comments.stop()
 
     async def _run(self, exchange: Exchange, plan: Plan, comments: Comments) -> web.StreamResponse:
-        options, failed = plan.candidates, list[Failed]()
+        failed: list[Failed] = []
+        options = plan.candidates
         patient = len(options) == 1
         if not options:
             raise UpstreamUnavailable("there is nobody to ask")
         while True:
             candidate, place = options[0], None
-            if self._circuits or not self._admission.takes(candidate.service.service_id):
+            if self._circuits.known or not self._admission.takes(candidate.service.service_id):
                 chosen = await self._choose(exchange, options)
                 if chosen is None:
                     break
                 candidate, place = chosen
-            attempt = self._enter(exchange, candidate, place)
-            late_s = None if failed else self._late_s(plan, candidate)
-            if late_s is None:
-                response = await self._attempt(exchange, plan, comments, attempt, failed, patient=patient)
+            attempt, role = self._enter(exchange, candidate, place), candidate.role
+            if role is not None and role.routing_policy.hedge and not failed:
+                response = await self._hedged(exchange, plan, comments, attempt, failed)
             else:
-                response = await self._race(exchange, plan, comments, attempt, failed, late_s)
+                response = await self._attempt(exchange, plan, comments, attempt, failed, patient=patient)
             if response is not None:
                 return response
             shut = partial(self._shut, exchange.now())
@@ -111,7 +113,7 @@ class Attempts:
         if not failed:
             raise self._refusal(exchange, options)
         await comments.stop()
-        last = failed[-1].error
+        last = _told(failed)
         if last.passed is not None and exchange.response is not None:
             await end_with(exchange.response, last.error, last.passed.body)
             return exchange.response
@@ -125,24 +127,16 @@ class Attempts:
         attempt: Attempt,
         failed: list[Failed],
         *,
-        patient: bool,
+        patient: bool = False,
+        begun: Begun | None = None,
     ) -> web.StreamResponse | None:
-        """One candidate's answer to its end; None if it gave none, which is then in `failed`."""
-        try:
-            begun = await self._opening.begin(exchange, plan, attempt.tried, patient=patient)
-            return await self._bring(exchange, comments, attempt, begun)
-        except AttemptFailed as error:
-            attempt.failed(error, self._dice())
-            failed.append(Failed(attempt.tried.candidate, error))
-            return None
-        finally:
-            attempt.close()
+        """One candidate's answer to its end; None if it gave none, which is then in `failed`.
 
-    async def _bring(
-        self, exchange: Exchange, comments: Comments, attempt: Attempt, begun: Begun
-    ) -> web.StreamResponse:
-        """An answer that has begun, to its end."""
+        `begun` is an answer whose first byte is there already; without it the attempt has yet to begin.
+        """
         try:
+            if begun is None:
+                begun = await self._opening.begin(exchange, plan, attempt.tried, patient=patient)
             if begun.scanner is not None:  # when the first token of a whole body was there, nobody knows
                 attempt.first_byte()
             await comments.stop()
@@ -152,27 +146,26 @@ class Attempts:
                 begun.upstream.close()
                 begun.told(attempt.tried)
             attempt.over(well=well)
+        except AttemptFailed as error:
+            attempt.failed(error, self._dice())
+            failed.append(Failed(attempt.tried.candidate, error))
+            return None
         except UpstreamError as error:
             attempt.broke(error.message)
             raise
+        finally:
+            attempt.close()
         return response
 
-    def _late_s(self, plan: Plan, candidate: Candidate) -> float | None:
-        """After how long another service is asked as well; None if the role does not want that, or nobody knows."""
-        if candidate.role is None or not candidate.role.routing_policy.hedge or len(plan.candidates) == 1:
-            return None
-        return self._in_flight.late_s(candidate.service.service_id, streamed=plan.stream)
-
-    async def _race(
-        self,
-        exchange: Exchange,
-        plan: Plan,
-        comments: Comments,
-        first: Attempt,
-        failed: list[Failed],
-        late_s: float,
+    async def _hedged(
+        self, exchange: Exchange, plan: Plan, comments: Comments, first: Attempt, failed: list[Failed]
     ) -> web.StreamResponse | None:
-        """As `_attempt`, with a second candidate after `late_s` seconds."""
+        """As `_attempt`, with a second candidate as well where the first is late by what is known of it."""
+        service_id = first.tried.candidate.service.service_id
+        late_s = self._in_flight.late_s(service_id, streamed=plan.stream)
+        if late_s is None or len(plan.candidates) == 1:
+            alone = len(plan.candidates) == 1
+            return await self._attempt(exchange, plan, comments, first, failed, patient=alone)
         entered = [first]
 
         def second() -> Attempt | None:
@@ -191,7 +184,9 @@ class Attempts:
                 attempt.failed(error, self._dice())
                 attempt.close()
                 failed.append(Failed(attempt.tried.candidate, error))
-            return None if won is None else await self._bring(exchange, comments, *won)
+            if won is None:
+                return None
+            return await self._attempt(exchange, plan, comments, won[0], failed, begun=won[1])
         finally:
             for attempt in entered:
                 attempt.close()
@@ -212,7 +207,7 @@ class Attempts:
         if place is not None:
             trial = place.trial
         else:
-            trial = bool(self._circuits) and self._circuits.begin(service_id, exchange.now())
+            trial = bool(self._circuits.known) and self._circuits.begin(service_id, exchange.now())
         guard = self._in_flight.guard(service_id, candidate, exchange.ask, reserved=place is not None)
         return Attempt(exchange, candidate, guard, self._circuits, self._meter, trial=trial)
 
@@ -267,6 +262,12 @@ class Attempts:
                 raise exchange.interruption from None
         finally:
             exchange.upstream_seconds += exchange.now() - began
+
+
+def _told(failed: list[Failed]) -> AttemptFailed:
+    """The failure that the client hears of: the last, unless another one says when to come back."""
+    busy = [each.error for each in failed if each.error.busy_s is not None and each.error.passed is not None]
+    return busy[-1] if busy and failed[-1].error.passed is None else failed[-1].error
 
 
 def _everybody(exchange: Exchange) -> tuple[Candidate, ...]:

@@ -17,12 +17,11 @@ here, and costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final
 
 from geniehive.config import EjectionConfig
-from geniehive.routing.candidate import Candidate
+from geniehive.routing.strategy import Ordered
 
 _WINDOW_S = 10
 _FORGOTTEN_S = 60.0  # after this long without a failure a service is like one that never failed
@@ -146,13 +145,10 @@ class Circuits:
 
     def __init__(self, limits: EjectionConfig) -> None:
         self._limits = limits
-        self._of: dict[str, Circuit] = {}
+        self.known: dict[str, Circuit] = {}
+        """Services that failed or were busy lately: where there are none, nothing has to be asked here."""
         self.ejections: dict[str, int] = {}
         """How often each service was ejected since the worker started."""
-
-    def __bool__(self) -> bool:
-        """Whether any service failed or was busy lately: where none did, nothing has to be asked here."""
-        return bool(self._of)
 
     # --- what happens ------------------------------------------------------------------------------
 
@@ -172,7 +168,7 @@ class Circuits:
         found.count(now, well=True)
         self._move(found, Event.WELL, trial=trial)
         if found.state is State.CLOSED and now - found.last_bad > _FORGOTTEN_S:
-            del self._of[service_id]
+            del self.known[service_id]
 
     def failed(self, service_id: str, now: float, *, trial: bool = False) -> None:
         """It failed, by its own fault."""
@@ -197,7 +193,7 @@ class Circuits:
 
     def let_go(self, service_id: str) -> None:
         """A trial ended without a result: its client left."""
-        found = self._of.get(service_id)
+        found = self.known.get(service_id)
         if found is not None and found.trials:
             found.trials -= 1
 
@@ -232,25 +228,27 @@ class Circuits:
 
     def out(self, now: float) -> dict[str, State]:
         """The services that are not closed."""
-        states = {each: self.state(each, now) for each in self._of}
+        states = {each: self.state(each, now) for each in self.known}
         return {each: state for each, state in states.items() if state is not State.CLOSED}
 
-    def arrange(self, candidates: Sequence[Candidate], now: float) -> tuple[tuple[Candidate, ...], dict[str, str]]:
+    def arrange(self, ordered: Ordered, now: float) -> tuple[Ordered, dict[str, str]]:
         """The candidates with those at the end that are kept back, and why, by service id."""
-        why = {each.service.service_id: "" for each in candidates}
-        kept = {each: reason for each in why if (reason := self.kept_back(each, now))}
+        candidates, parts = ordered
+        names = [each.service.service_id for each in candidates]
+        kept = {each: reason for each in dict.fromkeys(names) if (reason := self.kept_back(each, now))}
         if not kept:
-            return tuple(candidates), kept
-        taken = [each for each in candidates if each.service.service_id not in kept]
-        others = [each for each in candidates if each.service.service_id in kept]
-        others.sort(key=lambda each: self.badness(each.service.service_id, now))
-        return (*taken, *others), kept
+            return ordered, kept
+        numbers = [number for number, name in enumerate(names) if name not in kept]
+        others = [number for number, name in enumerate(names) if name in kept]
+        numbers += sorted(others, key=lambda number: self.badness(names[number], now))
+        told = tuple(parts[number] for number in numbers) if len(parts) == len(candidates) else ()
+        return Ordered(tuple(candidates[number] for number in numbers), told), kept
 
     # --- inside ------------------------------------------------------------------------------------
 
     def _at(self, service_id: str, now: float) -> Circuit | None:
         """The record as of now."""
-        found = self._of.get(service_id)
+        found = self.known.get(service_id)
         if found is not None and found.until <= now and found.state in {State.RESTING, State.EJECTED}:
             self._move(found, Event.DUE)
         return found
@@ -262,11 +260,11 @@ class Circuits:
         return found
 
     def _make(self, service_id: str, now: float) -> Circuit:
-        if len(self._of) >= _MOST:
-            old = [each for each, found in self._of.items() if now - found.last_bad > _FORGOTTEN_S]
+        if len(self.known) >= _MOST:
+            old = [each for each, found in self.known.items() if now - found.last_bad > _FORGOTTEN_S]
             for each in old:
-                del self._of[each]
-        found = self._of[service_id] = Circuit(now)
+                del self.known[each]
+        found = self.known[service_id] = Circuit(now)
         return found
 
     @staticmethod

@@ -66,7 +66,8 @@ class Guard:
         if not self._closed:
             self._closed = True
             self._owner.left(self._service_id)
-            self._end(Outcome(ok=False))
+            if self._ticket is not None:
+                self._end(Outcome(ok=False))
 
     def first_byte(self) -> None:
         """The first content of the answer has come."""
@@ -120,7 +121,8 @@ class InFlight:
         now = self.now()
         ticket = None if candidate is None or ask is None else self.ledger.begin(candidate, ask, now)
         if not reserved:
-            self.reserve(service_id)
+            self.counts[service_id] = self.counts.get(service_id, 0) + 1
+            self.moved += 1
         return Guard(self, service_id, now, ticket)
 
     def reserve(self, service_id: str) -> None:

@@ -38,7 +38,8 @@ def _no_port(host: str, port: int, error: OSError) -> str:
     return f"the gateway cannot listen on {host}:{port}: {error.strerror}; set gateway.host and gateway.port"
 
 
-def url_of(sock: socket.socket) -> str:
+def url_of(sock: socket.socket, *, tls: bool = False) -> str:
     """Where a bound socket is reached."""
     host, port = sock.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -109,8 +109,6 @@ class Metrics:
             ("how", "outcome"),
             registry=self.registry,
         )
-        self.keys = KeyCounts()
-        self.registry.register(self.keys)
         self.queue_wait = Histogram(
             "geniehive_gateway_queue_wait_seconds",
             "Time that requests waited for a place at a service, by priority; those that did not wait are not counted.",
@@ -118,6 +116,8 @@ class Metrics:
             buckets=_WAIT_BUCKETS,
             registry=self.registry,
         )
+        self.keys = KeyCounts()
+        self.registry.register(self.keys)
         self.registry.register(_Gauges(view, in_flight, circuits, line))
 
     def waited(self, priority: Priority, seconds: float) -> None:
@@ -150,6 +150,9 @@ class _Gauges(Collector):
         yield _gauge(
             "geniehive_gateway_connected", "1 while the control plane answers.", [], float(self._view.connected)
         )
+        if (end := self._view.certificate_end()) is not None:
+            words = "End of the certificate that is shown to the control plane, in Unix seconds."
+            yield _gauge("geniehive_gateway_certificate_expiry_timestamp_seconds", words, [], end)
         if self._view.table is not None:
             yield from self._nodes()
             yield from self._engines()

@@ -20,9 +20,11 @@ from gateway.upstream import Refused, Upstream, UpstreamResponse
 from gateway.verdict import AttemptFailed, Kind, judge, judge_answer, judge_event
 from geniehive.config import GatewayConfig
 from geniehive.errors import CallerError, GenieHiveError, UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from geniehive.resources import HealthStatus
 from geniehive.routing.receipt import Tried
 
 _HELD_BYTES = 8 * 1024 * 1024  # of an answer that is not a stream: held whole, so that a broken one can be replaced
+_LOADING = HealthStatus.LOADING
 _POLL_S = 0.25  # before an engine that is loading is asked again; then twice as long each time
 _HELD_EVENTS = 1024 * 1024  # of a stream before its first content
 
@@ -44,7 +46,7 @@ class Begun(NamedTuple):
         """Write down what the answer tells of itself."""
         scanner = self.scanner
         told = told_in(self.head) if scanner is None else scanner.told
-        tried.prompt_tokens, tried.tokens, tried.finish_reason, tried.cached_tokens = told
+        tried.prompt_tokens, tried.tokens, tried.finish_reason, tried.cached_tokens, tried.times = told
         tried.answer_bytes += len(self.head) if scanner is None else scanner.bytes
 
 
@@ -62,7 +64,10 @@ class Opening:
         `patient` is to ask again an engine that refuses while it loads its model, for as long as that may take.
         """
         try:
-            async with exchange.deadline(*self.patience(exchange, tried)):
+            service, asset = tried.candidate[:2]
+            warm = asset.loaded is not False and service.health.status is not _LOADING
+            look_s = self._limits.first_byte_timeout_s if warm else self._loading.first_look_s(tried)
+            async with exchange.deadline(look_s, partial(self._loading.more_s, exchange, tried)):
                 if patient:
                     return await self._once_loaded(exchange, plan, tried)
                 return await self._ask(plan, tried)
@@ -95,7 +100,30 @@ class Opening:
         response = await self._upstream.open(plan.build(tried.candidate))
         tried.status = response.status
         try:
-            return await self._first(response, plan, tried)
+            if response.status >= 300:
+                raise judge(response.status, response.headers, await _up_to(response, _HELD_EVENTS))
+            if response.content_type == "text/event-stream" and (plan.stream or not plan.json):
+                kept = plan.keep(tried.candidate)
+                scanner = SseScanner(
+                    max_bytes=self._limits.max_answer_bytes,
+                    rewrite=plan.rewrite(tried.candidate),
+                    keep=None if kept is None else kept.keep,
+                    choices=plan.choices,
+                )
+                return await _first_content(response, scanner, plan, kept)
+            body = await _up_to(response, _HELD_BYTES)
+            if len(body) > self._limits.max_answer_bytes:
+                raise AttemptFailed(too_large(self._limits.max_answer_bytes))
+            if not body:
+                raise UpstreamUnavailable("the engine's answer is empty")
+            if plan.json:
+                _check(response, plan, body)
+            try:
+                kind, body = plan.adapt(tried.candidate, response.headers.get("content-type", "application/json"), body)
+            except CallerError:
+                tried.outcome, tried.reason = "failed", "the engine refused the request inside of a good status"
+                raise
+            return Begun(response, body, content_type=kind)
         except BaseException:
             response.close()
             raise
@@ -114,32 +142,6 @@ class Opening:
                 exchange.rearm(pause + LOOK_EVERY_S)
             await asyncio.sleep(pause)
             pause = min(2 * pause, LOOK_EVERY_S)
-
-    async def _first(self, response: UpstreamResponse, plan: Plan, tried: Tried) -> Begun:
-        if response.status >= 300:
-            raise judge(response.status, response.headers, await _up_to(response, _HELD_EVENTS))
-        if response.content_type == "text/event-stream" and (plan.stream or not plan.json):
-            kept = plan.keep(tried.candidate)
-            scanner = SseScanner(
-                max_bytes=self._limits.max_answer_bytes,
-                rewrite=plan.rewrite(tried.candidate),
-                keep=None if kept is None else kept.keep,
-                choices=plan.choices,
-            )
-            return await _first_content(response, scanner, plan, kept)
-        body = await _up_to(response, _HELD_BYTES)
-        if len(body) > self._limits.max_answer_bytes:
-            raise AttemptFailed(too_large(self._limits.max_answer_bytes))
-        if not body:
-            raise UpstreamUnavailable("the engine's answer is empty")
-        if plan.json:
-            _check(response, plan, body)
-        try:
-            kind, body = plan.adapt(tried.candidate, response.headers.get("content-type", "application/json"), body)
-        except CallerError:
-            tried.outcome, tried.reason = "failed", "the engine refused the request inside of a good status"
-            raise
-        return Begun(response, body, content_type=kind)
 
 
 def _failure(plan: Plan, error: UpstreamError) -> GenieHiveError | AttemptFailed:

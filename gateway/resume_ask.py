@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from gateway.resume_sent import CONTENT, TEXT, Channel, Json, Sent
+from geniehive.relay.request import Body
 from geniehive.resources import Operation
 from geniehive.routing.policy import asks_to_think
 
@@ -39,13 +40,15 @@ class Again(NamedTuple):
     """A request for the rest; `goes_on` is what the engine continues, None if it begins anew."""
 
     how: str
-    body: bytes
+    body: Body
     goes_on: str | None
 
 
-def ways(operation: Operation, protocol: str, body: bytes, sent: Sent) -> list[Again]:
-    """How to ask an engine, the best first; `body` is what it would be asked without a cut."""
+def ways(operation: Operation | None, protocol: str, body: Body, sent: Sent) -> list[Again]:
+    """How to ask an engine, the best first; `body` (bytes of JSON) is what it would be asked without a cut."""
     found = [Again("repeat", body, None)]
+    if not isinstance(body, bytes):
+        return found
     try:
         fields = _body.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

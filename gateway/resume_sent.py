@@ -7,6 +7,7 @@ read only when there is need: when the stream was cut, or when they have become 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
@@ -27,6 +28,10 @@ REASONING_PARTS: Final = "reasoning_details"  # says again, in parts, what `reas
 _TEXTS: Final = frozenset({"content", "refusal"}) | REASONING
 _SAME: Final = ("id", "created", "model", "system_fingerprint")
 _READ_AT: Final = 64 * 1024
+_MANY: Final = 16 * 1024
+
+# Only a key can look like this: inside of a text a quote is escaped.
+_SLOT: Final = re.compile(rb'"(content|text|reasoning_content|reasoning)": ?"')
 
 _event = msgspec.json.Decoder(Json)
 
@@ -64,7 +69,7 @@ class Said:
 class Sent:
     """A stream as the client has it; `clear` is whether all of it was understood."""
 
-    __slots__ = ("choices", "clear", "head", "hides", "size", "thought", "tokens")
+    __slots__ = ("_frame", "choices", "clear", "head", "hides", "size", "thought", "tokens")
 
     def __init__(self, *, hides: bool) -> None:
         self.choices: dict[int, Said] = {}
@@ -79,12 +84,23 @@ class Sent:
         self.size = 0
         """Characters of text."""
         self.clear = True
+        self._frame: Frame | None = None
 
     def absorb(self, block: bytes) -> None:
         """Read whole events that were passed on."""
         try:
-            for event in events_in(block):
-                self._absorb(event)
+            if self._frame is not None and (alike := self._frame.texts(block)) is not None:
+                self._flush(alike)
+                return
+            texts: list[bytes] = []
+            for event in split_events(block):
+                text = None if self._frame is None else self._frame.text(event)
+                if text is None:
+                    self._flush(texts)
+                    self._read(event)
+                else:
+                    texts.append(text)
+            self._flush(texts)
         except Unclear:
             self.clear = False
 
@@ -100,20 +116,81 @@ class Sent:
         said.add(part)
         self.size += len(part.text)
 
-    def _absorb(self, event: Json) -> None:
+    def _flush(self, texts: list[bytes]) -> None:
+        """Write down the texts of events that were alike."""
+        if texts and self._frame is not None:
+            channel = self._frame.channel
+            if not (self.hides and channel[0] in REASONING):
+                self.add(self.choices[self._frame.index], Part(channel, b"".join(texts).decode()))
+                self.tokens += len(texts)
+            texts.clear()
+
+    def _read(self, raw: bytes) -> None:
+        self._frame = None
+        for event in events_in(raw):
+            parts = self._absorb(event)
+            if len(parts) == 1 and len(event["choices"]) == 1 and not event["choices"][0].get("finish_reason"):
+                self._frame = Frame.of(raw, event["choices"][0].get("index", 0), parts[0])
+
+    def _absorb(self, event: Json) -> list[Part]:
         if not self.head:
             self.head = {key: event[key] for key in _SAME if key in event}
+        parts: list[Part] = []
         spoke = False
         for choice in choices_of(event):
             said = self.said(choice)
             said.role = said.role or "role" in delta_of(choice)
             for part in parts_of(choice):
+                parts.append(part)
                 self.thought = self.thought or part.channel[0] in REASONING
                 if not (self.hides and part.channel[0] in REASONING):
                     self.add(said, part)
                     spoke = True
             said.finished = said.finished or bool(choice.get("finish_reason"))
         self.tokens += spoke
+        return parts
+
+
+class Frame:
+    """What events have in common that are alike but for their one text: read so, a long stream costs little."""
+
+    __slots__ = ("_before", "_behind", "_pattern", "channel", "index")
+
+    def __init__(self, before: bytes, behind: bytes, index: int, channel: Channel) -> None:
+        self._before = before
+        self._behind = behind
+        self._pattern: re.Pattern[bytes] | None = None
+        self.index = index
+        self.channel = channel
+
+    @classmethod
+    def of(cls, raw: bytes, index: int, part: Part) -> Frame | None:
+        """What stands before and behind the one text of an event, if that can be told."""
+        found = _SLOT.findall(raw)
+        if len(found) != 1 or (slot := _SLOT.search(raw)) is None or slot[1].decode() != part.channel[0]:
+            return None
+        end = raw.find(b'"', slot.end())
+        text = raw[slot.end() : end]
+        if b"\\" in text or text.decode() != part.text:
+            return None
+        return cls(raw[: slot.end()], raw[end:], index, part.channel)
+
+    def text(self, event: bytes) -> bytes | None:
+        """The text of an event that is alike, if it is plain."""
+        if not (event.startswith(self._before) and event.endswith(self._behind)):
+            return None
+        text = event[len(self._before) : len(event) - len(self._behind)]
+        return None if b'"' in text or b"\\" in text else text
+
+    def texts(self, block: bytes) -> list[bytes] | None:
+        """The texts of many events, if all of them are alike."""
+        if len(block) < _MANY:
+            return None
+        if self._pattern is None:
+            self._pattern = re.compile(re.escape(self._before) + rb'([^"\\]*)' + re.escape(self._behind))
+        found: list[bytes] = self._pattern.findall(block)
+        framed = len(found) * (len(self._before) + len(self._behind)) + sum(map(len, found))
+        return found if framed == len(block) else None
 
 
 class Transcript:

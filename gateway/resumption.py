@@ -8,13 +8,13 @@ retry budget. Where nobody goes on, the stream ends in the error event that it w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from enum import Enum
 
+from gateway.admission import Place
 from gateway.answers import Stream
 from gateway.attempt import Attempt
-from gateway.circuit import Circuits
 from gateway.delivery import Delivery
 from gateway.exchange import Exchange, printable
 from gateway.middleware import Meter
@@ -29,6 +29,7 @@ from gateway.sse import Rewrite
 from gateway.upstream import UpstreamRequest
 from gateway.verdict import AttemptFailed
 from geniehive.config import GatewayConfig
+from geniehive.errors import Overloaded
 from geniehive.resources import Operation
 from geniehive.routing.candidate import Candidate
 from geniehive.routing.receipt import Tried
@@ -45,23 +46,26 @@ class _Ended(Enum):
     FAILED = "failed"
 
 
+Chosen = tuple[Candidate, Place | None] | None
+
+
 class Resumption:
-    """Continues streams; `enter` takes a place at a candidate's service."""
+    """Continues streams. `choose` finds whom to ask, and waits for a place there; `enter` begins at it."""
 
     def __init__(
         self,
         opening: Opening,
         delivery: Delivery,
-        enter: Callable[[Exchange, Candidate], Attempt],
-        circuits: Circuits,
+        choose: Callable[[Exchange, tuple[Candidate, ...]], Awaitable[Chosen]],
+        enter: Callable[[Exchange, Candidate, Place | None], Attempt],
         budget: RetryBudget,
         limits: GatewayConfig,
         meter: Meter,
     ) -> None:
         self._opening = opening
         self._delivery = delivery
+        self._choose = choose
         self._enter = enter
-        self._circuits = circuits
         self._budget = budget
         self._limits = limits
         self._meter = meter
@@ -69,57 +73,62 @@ class Resumption:
     async def go_on(self, exchange: Exchange, plan: Plan, response: Stream, cut: Cut) -> None:
         """Bring a cut stream to its end, or end it with the error of its cut."""
         failure, base = exchange.failure, cut.rewrite
-        while (sent := cut.kept.sent()) is not None:
-            exchange.cut = None
-            ended = await self._with_others(exchange, plan, sent, base, response)
-            if ended is _Ended.WELL:
-                return
-            if ended is not _Ended.CUT or (following := _cut_of(exchange)) is None:
-                break
-            cut, failure = following, exchange.failure
+        comments = _Comments(exchange.loop, response, self._limits.keepalive_comment_s)
+        try:
+            while (sent := cut.kept.sent()) is not None:
+                exchange.cut, comments.splice = None, None
+                ended = await self._with_others(exchange, plan, sent, base, comments)
+                if ended is _Ended.WELL:
+                    return
+                if ended is not _Ended.CUT or (following := _cut_of(exchange)) is None:
+                    break
+                cut, failure = following, exchange.failure
+        finally:
+            comments.stop()
         exchange.cut, exchange.failure = None, failure
         await end_with(response, cut.failure, cut.said)
 
     async def _with_others(
-        self, exchange: Exchange, plan: Plan, sent: Sent, base: Rewrite | None, response: Stream
+        self, exchange: Exchange, plan: Plan, sent: Sent, base: Rewrite | None, comments: _Comments
     ) -> _Ended:
         """Ask one service after the other, until something of an answer has passed."""
-        ended = _Ended.FAILED
-        for candidate in _others(exchange, plan):
-            if self._circuits.kept_back(candidate.service.service_id, exchange.now()):
-                continue
-            request = plan.build(candidate)
-            if not isinstance(request.body, bytes) or plan.operation is None:
+        ended, refused = _Ended.FAILED, 0
+        options = _others(exchange, plan)
+        while options and self._may_ask(exchange):
+            chosen = await self._chosen(exchange, options)
+            if chosen is None:
                 break
-            for way in ways(plan.operation, candidate.service.protocol, request.body, sent):
-                if not self._may_ask(exchange):
-                    return ended
-                splice = Splice(sent, goes_on=way.goes_on, note=_note(candidate, way))
-                again = _plan(plan, request, way, splice, base, sent)
-                ended = await self._ask(exchange, again, candidate, way.how, splice, response)
-                if ended is _Ended.WELL or ended is _Ended.CUT:
-                    return ended
-                if ended is not _Ended.REFUSED:
-                    break
+            candidate, place = chosen
+            request = plan.build(candidate)
+            found = ways(plan.operation, candidate.service.protocol, request.body, sent)
+            way = found[refused]
+            comments.splice = splice = Splice(sent, goes_on=way.goes_on, note=_note(candidate, way))
+            again = _plan(plan, request._replace(body=way.body), splice, base, sent)
+            attempt = self._enter(exchange, candidate, place)
+            attempt.tried.resumed = way.how
+            try:
+                ended = await self._one(exchange, again, attempt, splice)
+            finally:
+                attempt.close()
+                self._meter.resumed(way.how, attempt.tried.outcome)
+            if ended is _Ended.WELL or ended is _Ended.CUT:
+                break
+            if ended is _Ended.REFUSED and refused + 1 < len(found):
+                options, refused = (candidate,), refused + 1
+            else:
+                options, refused = _others(exchange, plan), 0
         return ended
 
     def _may_ask(self, exchange: Exchange) -> bool:
         asked = sum(bool(each.resumed) for each in exchange.tried)
         return asked < self._limits.max_resumptions and self._budget.spend(exchange.now())
 
-    async def _ask(
-        self, exchange: Exchange, plan: Plan, candidate: Candidate, how: str, splice: Splice, response: Stream
-    ) -> _Ended:
-        """One attempt."""
-        attempt = self._enter(exchange, candidate)
-        attempt.tried.resumed = how
-        waiting = _Comments(exchange.loop, response, splice, self._limits.keepalive_comment_s)
+    async def _chosen(self, exchange: Exchange, options: tuple[Candidate, ...]) -> Chosen:
+        """Who is to be asked, with a place there; None if nobody has one."""
         try:
-            return await self._one(exchange, plan, attempt, splice)
-        finally:
-            waiting.stop()
-            attempt.close()
-            self._meter.resumed(how, attempt.tried.outcome)
+            return await self._choose(exchange, options)
+        except Overloaded:
+            return None
 
     async def _one(self, exchange: Exchange, plan: Plan, attempt: Attempt, splice: Splice) -> _Ended:
         tried, first_byte = attempt.tried, exchange.first_byte
@@ -150,18 +159,19 @@ class Resumption:
 class _Comments:
     """Comment lines for a client whose stream waits until another engine has come to what it does not have."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, response: Stream, splice: Splice, interval_s: float) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, response: Stream, interval_s: float) -> None:
         self._loop = loop
         self._response = response
-        self._splice = splice
         self._interval_s = interval_s
         self._timer = loop.call_later(interval_s, self._tick) if interval_s > 0 else None
+        self.splice: Splice | None = None
+        """What the stream goes through now."""
 
     def _tick(self) -> None:
-        if not self._splice.joined:
-            with suppress(ConnectionError):
+        with suppress(ConnectionError):
+            if self.splice is None or not self.splice.joined:
                 self._response.push(_COMMENT)
-                self._timer = self._loop.call_later(self._interval_s, self._tick)
+            self._timer = self._loop.call_later(self._interval_s, self._tick)
 
     def stop(self) -> None:
         """No comment follows after this."""
@@ -169,22 +179,20 @@ class _Comments:
             self._timer.cancel()
 
 
-def _plan(plan: Plan, request: UpstreamRequest, way: Again, splice: Splice, base: Rewrite | None, sent: Sent) -> Plan:
+def _plan(plan: Plan, request: UpstreamRequest, splice: Splice, base: Rewrite | None, sent: Sent) -> Plan:
     """The plan of one attempt to go on; `base` is what becomes of events at last, as from the start."""
     return plan._replace(
-        build=lambda _candidate: request._replace(body=way.body),
+        build=lambda _candidate: request,
         rewrite=lambda _candidate: splice if base is None else lambda block: base(splice(block)),
         keep=lambda _candidate: Spliced(sent),
     )
 
 
-def _others(exchange: Exchange, plan: Plan) -> Iterator[Candidate]:
+def _others(exchange: Exchange, plan: Plan) -> tuple[Candidate, ...]:
     """Services of the model that was cut, but for those that were asked already."""
     first = next(each.candidate for each in exchange.tried if each.outcome == "cut")
-    for candidate in plan.candidates:
-        asked = {each.candidate.service.service_id for each in exchange.tried}
-        if candidate.service.service_id not in asked and _same_model(candidate, first):
-            yield candidate
+    asked = {each.candidate.service.service_id for each in exchange.tried}
+    return tuple(each for each in plan.candidates if each.service.service_id not in asked and _same_model(each, first))
 
 
 def _differs(tried: Tried, reason: str) -> _Ended:

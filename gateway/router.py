@@ -15,7 +15,7 @@ from geniehive.routing.candidate import Candidate, Resolution
 from geniehive.routing.ledger import NO_ASK, Ask, Ledger
 from geniehive.routing.receipt import Decision, decide, named
 from geniehive.routing.resolve import resolve
-from geniehive.routing.strategy import LEARNING, LIMIT, decided
+from geniehive.routing.strategy import LEARNING, LIMIT, Ordered, decided
 from geniehive.routing.table import RoutingTable
 
 AskOf = Callable[[float, bytes], Ask]
@@ -87,21 +87,22 @@ class Router:
             # Only then the prompt is looked at, and the ledger hears of the request: who has no choice learns nothing.
             exchange.ask = ask = ask_of(exchange.now(), found.role.role_id.encode() if found.role else b"")
         exchange.found = found
-        ordered, parts = decided(table, found, counts, next(self._turns), ask, ledger, LIMIT)
-        kept_back = _NOBODY
-        if self._circuits:
-            best = ordered
-            ordered, kept_back = self._circuits.arrange(best, exchange.now())
-            if len(ordered) < len(found.candidates) and all(each.service.service_id in kept_back for each in ordered):
-                best, parts = decided(table, found, counts, next(self._turns), ask, ledger)
-                ordered, kept_back = self._circuits.arrange(best, exchange.now())
-            if kept_back and parts:
-                place = {id(each): part for each, part in zip(best, parts, strict=True)}
-                parts = tuple([place[id(each)] for each in ordered])
+        made, kept_back = decided(table, found, counts, next(self._turns), ask, ledger, LIMIT), _NOBODY
+        if self._circuits.known:
+            made, kept_back = self._circuits.arrange(made, exchange.now())
+            if len(made.candidates) < len(found.candidates) and _all(made, kept_back):
+                every = decided(table, found, counts, next(self._turns), ask, ledger)
+                made, kept_back = self._circuits.arrange(every, exchange.now())
+        ordered, parts = made
         if self._receipts:
-            exchange.decision = made = decide(name, found, ordered, table.observed, counts, parts)
-            made.kept_back = kept_back
+            exchange.decision = decision = decide(name, found, ordered, table.observed, counts, parts)
+            decision.kept_back = kept_back
         return ordered
+
+
+def _all(ordered: Ordered, kept_back: Mapping[str, str]) -> bool:
+    """Whether nobody is left who takes work."""
+    return all(each.service.service_id in kept_back for each in ordered.candidates)
 
 
 def only(found: Resolution, assets: frozenset[str]) -> Resolution:

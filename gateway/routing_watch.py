@@ -17,6 +17,7 @@ import grpc.aio
 from gateway.inflight import InFlight
 from gateway.view import RoutingView
 from geniehive import codec, dial
+from geniehive.credentials import CredentialSource, Plain
 from geniehive.stream import full_jitter
 from geniehive.v1 import routing_service_pb2 as pb
 from geniehive.v1 import routing_service_pb2_grpc as rpc
@@ -28,6 +29,7 @@ _REPORT_EVERY_S = 0.25  # when something moved
 _REPORT_AT_LEAST_S = 5.0
 _BACKOFF_BASE_S = 0.2
 _BACKOFF_CAP_S = 2.0
+_PROBE_EVERY_S = 10.0  # a question of our own about TLS, where gRPC says nothing
 
 
 class RoutingWatch:
@@ -46,6 +48,8 @@ class RoutingWatch:
         stale_after_s: float = 30.0,
     ) -> None:
         self._addresses = addresses
+        self.credentials: CredentialSource = Plain()
+        """What is shown to the control plane; asked at each dial."""
         self._metadata = dial.metadata(node_key=node_key)
         self._gateway_id = gateway_id
         self._view = view
@@ -54,23 +58,42 @@ class RoutingWatch:
         self._version = version
         self._told = ""
         self._stale_after_s = stale_after_s
+        self._probe_at = 0.0
         self._forgetting: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         """Watch until cancelled."""
         attempt = 0
-        async with dial.control_channel(self._addresses) as channel:
-            stub = rpc.RoutingServiceStub(channel)
-            while True:
-                try:
-                    await self._watch(stub)
-                except grpc.aio.AioRpcError as error:
-                    self._tell(_explain(error, self._addresses))
-                except ValueError as error:
-                    self._tell(f"the control plane sent an update that does not fit: {error}")
-                attempt = 0 if self._view.connected else attempt + 1
-                self._note_loss()
-                await asyncio.sleep(full_jitter(attempt, _BACKOFF_BASE_S, _BACKOFF_CAP_S, self._dice()))
+        while True:
+            shown = self.credentials.current()
+            async with dial.control_channel(self._addresses, shown) as channel:
+                stub = rpc.RoutingServiceStub(channel)
+                while shown is self.credentials.current():  # with another certificate: another channel
+                    try:
+                        await self._watch(stub)
+                    except grpc.aio.AioRpcError as error:
+                        self._tell(await self._explained(error))
+                    except ValueError as error:
+                        self._tell(f"the control plane sent an update that does not fit: {error}")
+                    attempt = 0 if self._view.connected else attempt + 1
+                    self._note_loss()
+                    await asyncio.sleep(full_jitter(attempt, _BACKOFF_BASE_S, _BACKOFF_CAP_S, self._dice()))
+
+    async def _explained(self, error: grpc.aio.AioRpcError) -> str:
+        """What went wrong. gRPC does not say what is wrong with a certificate, so that is asked for."""
+        credentials, words = self.credentials.current(), None
+        now = asyncio.get_running_loop().time()
+        if error.code() is grpc.StatusCode.UNAVAILABLE and not self._view.connected and now >= self._probe_at:
+            self._probe_at = now + _PROBE_EVERY_S
+            from geniehive import tls_trouble  # noqa: PLC0415 - loads cryptography, for TLS alone
+
+            where = self._addresses[0]
+            if credentials is not None:
+                words = await asyncio.to_thread(tls_trouble.why, where, credentials)
+            elif await asyncio.to_thread(tls_trouble.wants_tls, where):
+                join = "join it with the line that `geniehive token create --join --kind gateway` prints there"
+                words = f"control plane {where} speaks TLS: {join}"
+        return words or _explain(error, self._addresses, tls=credentials is not None)
 
     def _note_loss(self) -> None:
         """Without a control plane measurements age: after `stale_after_s` they are unknown, and own counts decide."""
@@ -143,9 +166,11 @@ class RoutingWatch:
             log.warning("%s%s", message, keeps)
 
 
-def _explain(error: grpc.aio.AioRpcError, addresses: Sequence[str]) -> str:
+def _explain(error: grpc.aio.AioRpcError, addresses: Sequence[str], *, tls: bool = False) -> str:
     """What went wrong and what to do, in one line."""
     where = ", ".join(addresses)
+    if error.code() is grpc.StatusCode.UNAUTHENTICATED and tls:
+        return f"control plane {where} refuses this gateway: {error.details()}"
     if error.code() is grpc.StatusCode.UNAUTHENTICATED:
         return (
             f"control plane {where} refuses this gateway's key: "

@@ -59,12 +59,23 @@ class Usage(msgspec.Struct):
         return cached if type(cached) is int else None
 
 
+class _Timings(msgspec.Struct):
+    """llama.cpp's clock: tokens of the prompt that were cached and read, generated ones, and milliseconds."""
+
+    cache_n: int | None = None
+    prompt_n: int | None = None
+    prompt_ms: float | None = None
+    predicted_n: int | None = None
+    predicted_ms: float | None = None
+
+
 class _Event(msgspec.Struct):
     """What is read of an event; `type` is of the Responses and transcription streams."""
 
     error: msgspec.Raw = _ABSENT
     usage: Usage | None = None
     choices: list[_Choice] | None = None
+    timings: msgspec.Raw = _ABSENT
     type: str | None = None
 
 
@@ -79,6 +90,7 @@ class _Later(msgspec.Struct):
     error: msgspec.Raw = _ABSENT
     usage: Usage | None = None
     choices: list[_Ended] | None = None
+    timings: msgspec.Raw = _ABSENT
     type: str | None = None
 
 
@@ -97,9 +109,11 @@ def too_large(limit: int) -> UpstreamUnavailable:
     return UpstreamUnavailable(f"the engine's answer is larger than {limit} bytes; see gateway.max_answer_bytes")
 
 
-Told = tuple[int | None, int | None, str | None, int | None]
+Times = tuple[float, float]
+"""Seconds that the engine itself took to read what it had to of the prompt, and to write the answer."""
+Told = tuple[int | None, int | None, str | None, int | None, Times | None]
 """What an answer tells of itself: tokens of the prompt, generated tokens, why it stopped, tokens of the prompt that
-were in the engine's cache; None where it does not."""
+were in the engine's cache, and its times; None where it does not."""
 
 
 class SseScanner:
@@ -132,6 +146,7 @@ class SseScanner:
         """Those among them that were in its cache, where the engine told."""
         self.finish_reason: str | None = None
         """Why the engine stopped, where it said so."""
+        self._timings = b""
         self.bytes = 0
         """Of the stream, as it came."""
         self.over = False
@@ -147,7 +162,8 @@ class SseScanner:
     @property
     def told(self) -> Told:
         """What the stream has told of itself so far."""
-        return self.prompt_tokens, self.tokens, self.finish_reason, self.cached_tokens
+        usage = self.prompt_tokens, self.tokens, self.finish_reason, self.cached_tokens
+        return _timed(usage, self._timings) if self._timings else (*usage, None)
 
     @property
     def too_long(self) -> bool:
@@ -239,7 +255,9 @@ class SseScanner:
             return True
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return False
-        if seen.error is not _ABSENT or seen.type is not None or seen.usage is not None or event[0] == _E:
+        if seen.error is not _ABSENT or seen.type is not None or seen.usage is not None or self.finished:
+            return self._learn(seen, event, data)
+        if event[0] == _E:  # it may be named an error
             return self._learn(seen, event, data)
         for choice in seen.choices or ():
             if choice.finish_reason or not self.content:
@@ -258,10 +276,13 @@ class SseScanner:
         if seen.type is not None:
             self.content = True
             self.finished = self.finished or seen.type in _LAST_TYPES
+        if seen.usage is not None or self.finished:  # they come with the end or behind it
+            self._timings = bytes(seen.timings) or self._timings
         for choice in seen.choices or ():
             if choice.finish_reason:
                 self.content = True
                 self.finished = self._unfinished is None or self._all_finished(choice.index)
+                self._timings = bytes(seen.timings) or self._timings
                 self.finish_reason = str(choice.finish_reason)[:_LONGEST_REASON]
             elif not self.content and isinstance(choice, _Choice):
                 self.content = bool(choice.text) or _speaks(choice.delta)
@@ -307,6 +328,7 @@ def data_of(event: bytes) -> bytes | None:
 class _Body(msgspec.Struct):
     usage: Usage | None = None
     choices: list[_Ended] | None = None
+    timings: msgspec.Raw = _ABSENT
 
 
 _body_decoder = msgspec.json.Decoder(_Body)
@@ -317,8 +339,26 @@ def told_in(body: bytes) -> Told:
     try:
         seen = _body_decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None, None, None, None
+        return None, None, None, None, None
     usage = seen.usage or Usage()
     reason = seen.choices[0].finish_reason if seen.choices else None
     stopped = str(reason)[:_LONGEST_REASON] if reason else None
-    return usage.prompt_tokens, usage.completion_tokens, stopped, usage.cached_tokens
+    return _timed((usage.prompt_tokens, usage.completion_tokens, stopped, usage.cached_tokens), bytes(seen.timings))
+
+
+_timings_decoder = msgspec.json.Decoder(_Timings)
+
+
+def _timed(usage: tuple[int | None, int | None, str | None, int | None], raw: bytes) -> Told:
+    """What usage told, and what llama.cpp's timings add to it; timings of another shape are nobody's."""
+    prompt, written, stopped, cached = usage
+    try:
+        seen = _timings_decoder.decode(raw) if raw else None
+    except msgspec.DecodeError:
+        seen = None
+    if seen is None or seen.prompt_n is None or seen.prompt_ms is None or seen.predicted_ms is None:
+        return *usage, None
+    if prompt is None:
+        prompt, cached = seen.prompt_n + (seen.cache_n or 0), seen.cache_n
+    times = (seen.prompt_ms / 1000, seen.predicted_ms / 1000)
+    return prompt, seen.predicted_n if written is None else written, stopped, cached, times

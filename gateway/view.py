@@ -30,6 +30,8 @@ class RoutingView:
         self._weights = weights
         self.table: RoutingTable | None = None
         self.connected = False
+        self.certificate_end: Callable[[], float | None] = lambda: None
+        """End of what is shown to the control plane, in Unix seconds; None without TLS."""
         self._followers: list[Callable[[Snapshot], None]] = []
 
     def follow(self, call: Callable[[Snapshot], None]) -> None:

@@ -46,7 +46,7 @@ async def run_workers(config: Config, *, stop: asyncio.Event, ready: Callable[[s
             all_ready = tasks.create_task(_all(workers))
             await asyncio.wait([waiting, all_ready], return_when=asyncio.FIRST_COMPLETED)
             if not stop.is_set():
-                ready(url_of(held))
+                ready(url_of(held, tls=bool(config.gateway.tls_cert_file)))
             await waiting
             all_ready.cancel()
             for worker in workers:

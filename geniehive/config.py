@@ -147,6 +147,12 @@ class GatewayConfig(Section, frozen=True, kw_only=True):
     """When failing services are kept out."""
     queue: QueueConfig = QueueConfig()
     """Where requests wait for a free slot."""
+    tls_cert_file: str = ""
+    """Certificate chain (PEM) to serve HTTPS with; empty is plain HTTP. Read again when it changes, and on SIGHUP."""
+    tls_key_file: str = ""
+    """Its private key; empty is in `tls_cert_file` as well."""
+    state_dir: str = "state"
+    """Folder for what the gateway keeps: its own certificate, once it has joined."""
 
 
 class ControlConfig(Section, frozen=True, kw_only=True):
@@ -164,6 +170,26 @@ class ControlConfig(Section, frozen=True, kw_only=True):
     """Largest gRPC message."""
     allowed_endpoints: tuple[str, ...] = ()
     """Networks (192.168.1.0/24) and names of engines that nodes may announce besides addresses of their own host."""
+    tls: Literal["auto", "on", "off"] = "auto"
+    """Whether only certificates of the cluster get in (mTLS); auto: as soon as `listen` is beyond loopback."""
+    tls_names: tuple[str, ...] = ()
+    """Further host names and addresses in the control plane's own certificate."""
+    tls_cert_file: str = ""
+    """Certificate chain (PEM) of the control plane, instead of one that its CA issues."""
+    tls_key_file: str = ""
+    """Its private key."""
+    ca_cert_file: str = ""
+    """Your own CA (PEM, the issuing one first); empty is one that is made in `state_dir`."""
+    ca_key_file: str = ""
+    """Its private key; without it nobody can join here, and all certificates are yours to make."""
+    certificate_ttl_s: Seconds = 86400
+    """Life of the certificates that are issued; they are renewed at half of it."""
+    operator_certificate_ttl_s: Seconds = 90 * 86400
+    """The same for the certificates of people."""
+    join_approval: bool = False
+    """Whether a host that joins waits until `geniehive nodes approve`."""
+    state_dir: str = "state"
+    """Folder for the CA and its key."""
 
 
 class ControlPlaneConfig(Section, frozen=True, kw_only=True):
@@ -174,7 +200,15 @@ class ControlPlaneConfig(Section, frozen=True, kw_only=True):
     addresses: tuple[str, ...] = ()
     """The same as a list; used instead of `address` where given."""
     node_api_key: str = ""
-    """One of the control plane's `auth.node_api_keys`."""
+    """One of the control plane's `auth.node_api_keys`; for a control plane without TLS."""
+    ca_file: str = ""
+    """CA (PEM) that vouches for the control plane; not needed after a join, which keeps it in the state folder."""
+    cert_file: str = ""
+    """Own certificate chain (PEM), where it is not had by joining."""
+    key_file: str = ""
+    """Its private key; empty is in `cert_file` as well."""
+    server_name: str = ""
+    """Name that the control plane's certificate must have; empty is that of certificates that it issues to itself."""
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -190,7 +224,7 @@ class StorageConfig(Section, frozen=True, kw_only=True):
 
 
 class AuthConfig(Section, frozen=True, kw_only=True):
-    """Keys. An empty list leaves that side open, which only loopback may be."""
+    """Keys. An empty list leaves that side open, which only loopback may be, until the first token is made."""
 
     client_api_keys: tuple[str, ...] = ()
     """For HTTP clients of the gateway."""

@@ -38,14 +38,30 @@ def check_config(config: Config, fail: Fail) -> None:
     node_key = config.control_plane.node_api_key
     if node_key and not _KEY.fullmatch(node_key):
         raise fail(("control_plane", "node_api_key"), "a key must be printable ASCII without spaces")
+    _check_tls(config, fail)
     _check_storage(config.storage.url, fail)
     _check_services(config.services, fail)
 
 
-def check_exposure(config: Config, *, insecure: bool, gateway: bool = True, control: bool = True) -> None:
-    """Refuse to listen beyond loopback without keys, unless the operator insists. Raises ConfigError.
+def _check_tls(config: Config, fail: Fail) -> None:
+    """Files of a pair that are no use alone."""
+    for section, key, other in (
+        ("control", "tls_key_file", "tls_cert_file"),
+        ("control", "tls_cert_file", "ca_cert_file"),
+        ("control", "ca_key_file", "ca_cert_file"),
+        ("control_plane", "key_file", "cert_file"),
+        ("control_plane", "cert_file", "ca_file"),
+        ("gateway", "tls_key_file", "tls_cert_file"),
+    ):
+        settings = getattr(config, section)
+        if getattr(settings, key) and not getattr(settings, other):
+            raise fail((section, key), f"needs {section}.{other} as well")
 
-    `gateway` and `control` say which of the two is about to listen.
+
+def check_exposure(config: Config, *, insecure: bool, gateway: bool = True, control: bool = True) -> None:
+    """Refuse to listen beyond loopback without keys (gateway) or TLS (control plane), unless the operator insists.
+
+    Raises ConfigError. `gateway` and `control` say which of the two is about to listen.
     """
     if insecure:
         return
@@ -54,10 +70,9 @@ def check_exposure(config: Config, *, insecure: bool, gateway: bool = True, cont
     if gateway and not is_loopback(host) and not config.auth.client_api_keys:
         raise ConfigError(f"gateway.host {host} is not loopback and auth.client_api_keys is empty: set a key, {fix}")
     host = parse_address(config.control.listen)[0]
-    if control and not is_loopback(host) and not (config.auth.node_api_keys and config.auth.admin_api_keys):
-        empty = "auth.admin_api_keys" if config.auth.node_api_keys else "auth.node_api_keys"
+    if control and not is_loopback(host) and config.control.tls == "off":
         raise ConfigError(
-            f"control.listen {config.control.listen} is not loopback and {empty} is empty: set a key, {fix}"
+            f"control.listen {config.control.listen} is not loopback and control.tls is off: let it be on, {fix}"
         )
 
 

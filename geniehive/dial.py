@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import grpc.aio
 
 from geniehive.errors import WIRE, GenieHiveError
+
+if TYPE_CHECKING:
+    from geniehive.tls import Credentials  # loads cryptography, which plain gRPC needs not
 
 NODE_KEY = "x-geniehive-node-key"
 API_KEY = "x-api-key"
@@ -27,14 +31,20 @@ _OPTIONS = (
 )
 
 
-def control_channel(addresses: Sequence[str], *, max_message_bytes: int = 16 * 2**20) -> grpc.aio.Channel:
-    """A channel to the control plane. Several addresses are tried in order."""
-    options = [
+def control_channel(
+    addresses: Sequence[str], credentials: Credentials | None = None, *, max_message_bytes: int = 16 * 2**20
+) -> grpc.aio.Channel:
+    """A channel to the control plane. Several addresses are tried in order; without credentials it is plain."""
+    options: list[tuple[str, int | str]] = [
         *_OPTIONS,
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
     ]
-    return grpc.aio.insecure_channel(target(addresses), options=options)
+    if credentials is None:
+        return grpc.aio.insecure_channel(target(addresses), options=options)
+    options.append(("grpc.ssl_target_name_override", credentials.server_name))  # addresses change, the name does not
+    shown = grpc.ssl_channel_credentials(credentials.ca_pem, credentials.key_pem, credentials.chain_pem)
+    return grpc.aio.secure_channel(target(addresses), shown, options=options)
 
 
 def target(addresses: Sequence[str]) -> str:

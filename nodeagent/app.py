@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,10 @@ from typing import Final
 from geniehive.clock import Clock, SystemClock
 from geniehive.config import Config, ServiceConfig
 from geniehive.config_check import is_loopback, parse_address
+from geniehive.credentials import source_for
 from geniehive.errors import GenieHiveError
+from geniehive.identity import Kind
+from geniehive.renewal import Renewal
 from geniehive.resources import Command, HealthStatus, Host
 from nodeagent import events as ev
 from nodeagent.agent import Agent, AgentView
@@ -86,6 +90,8 @@ class _NodeAgent:
         self._facts_known = asyncio.Event()
         self._boot_epoch = next_boot_epoch(Path(config.node.state_dir), self._host_id, clock.unix_ms())
         self._reach = Reach()
+        self._credentials = source_for(config, Kind.HOST)
+        self._renewal = Renewal(self._credentials, config.control_plane.targets, random.random)
         self._loop = NodeLoop(Agent(self._host(), heartbeat_interval_s=config.node.heartbeat_interval_s), clock)
         self._session = Session(self._dialling(), self._loop.offer)
         self._interval_s = min(config.node.heartbeat_interval_s or LOOK_INTERVAL_S, LOOK_INTERVAL_S)
@@ -98,12 +104,15 @@ class _NodeAgent:
             host_id=self._host_id,
             boot_epoch=self._boot_epoch,
             prepare=self._find_address,
+            credentials=self._credentials,
         )
 
     async def run(self, stop: asyncio.Event, ready: Callable[[NodeReady], None]) -> None:
         """See the module."""
         node = self._config.node
-        metrics = NodeMetrics(lambda: self._loop.view, lambda: self._session.reconnects)
+        metrics = NodeMetrics(
+            lambda: self._loop.view, lambda: self._session.reconnects, lambda: self._renewal.expires_at
+        )
         page = StatusPage(lambda: self._loop.view, metrics)
         async with serving(page, node.status_host, node.status_port) as url, engine_session() as session:
             await self._find_address()
@@ -140,6 +149,7 @@ class _NodeAgent:
         await asyncio.wait(settled, timeout=FIRST_S)
         group.create_task(services.keep_scanning(ports), name="scan")
         group.create_task(self._session.run(), name="session")
+        group.create_task(self._renewal.run(), name="renewal")
 
     def _ready(self, url: str) -> NodeReady:
         services = tuple(one.service_id for one in self._loop.view.services)

@@ -37,13 +37,19 @@ _SERVICE = (
 
 
 class NodeMetrics(Collector):
-    """`/metrics` of one agent. `view` and `reconnects` are read at each scrape."""
+    """`/metrics` of one agent. Its arguments are read at each scrape."""
 
     content_type = "text/plain; version=0.0.4; charset=utf-8"
 
-    def __init__(self, view: Callable[[], AgentView], reconnects: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        view: Callable[[], AgentView],
+        reconnects: Callable[[], int],
+        certificate_end: Callable[[], float | None] = lambda: None,
+    ) -> None:
         self._view = view
         self._reconnects = reconnects
+        self._certificate_end = certificate_end
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -73,6 +79,9 @@ class NodeMetrics(Collector):
         yield CounterMetricFamily("geniehive_node_heartbeats", "Heartbeats sent.", value=view.heartbeats_sent)
         yield CounterMetricFamily("geniehive_node_welcomes", "Registrations.", value=view.welcomes)
         yield CounterMetricFamily("geniehive_node_reconnects", "Streams after the first.", value=self._reconnects())
+        if (end := self._certificate_end()) is not None:
+            words = "End of the certificate that is shown to the control plane, in Unix seconds."
+            yield GaugeMetricFamily("geniehive_node_certificate_expiry_timestamp_seconds", words, value=end)
 
 
 def _host(host: Host) -> Iterator[Metric]:

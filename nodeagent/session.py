@@ -13,7 +13,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import grpc
@@ -21,6 +21,7 @@ import grpc.aio
 
 from geniehive import codec, dial
 from geniehive.command_codec import command_order_from_pb, command_result_to_pb
+from geniehive.credentials import CredentialSource, Plain
 from geniehive.stream import Outbox, OutboxFull, full_jitter
 from geniehive.v1 import node_service_pb2 as pb
 from geniehive.v1 import node_service_pb2_grpc
@@ -34,6 +35,7 @@ BACKOFF_CAP_S: Final = 2.0
 STEADY_S: Final = 5.0
 """A stream that was welcomed and lasted so long ends a row of failures."""
 REMIND_S: Final = 60.0
+JOIN_FIRST: Final = "join it with the line that `geniehive token create --join` prints there"
 FLUSH_S: Final = 1.0
 
 _REASONS: Final = {
@@ -48,13 +50,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialling:
-    """Whom to dial, and as whom. `prepare` runs before each try: the host's address may have changed."""
+    """Whom to dial, and as whom. `prepare` runs before each try: the host's address may have changed.
+
+    `credentials` is asked at each dial, so that a renewed certificate is shown from then on.
+    """
 
     addresses: Sequence[str]
     node_key: str
     host_id: str
     boot_epoch: int
     prepare: Callable[[], Awaitable[None]]
+    credentials: CredentialSource = field(default_factory=Plain)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +124,7 @@ class Session:
             address = self._dialling.addresses[attempt % len(self._dialling.addresses)]
             ending = await self._stream(address)
             await self._offer(ev.Disconnected())
-            self._report(address, ending)
+            await self._report(address, ending)
             if ending.welcomed_s is not None and ending.welcomed_s >= STEADY_S:
                 attempt = 0
             await asyncio.sleep(full_jitter(attempt, BACKOFF_BASE_S, self._backoff_cap_s, self._dice()))
@@ -130,7 +136,7 @@ class Session:
         self._outbox = Outbox[pb.NodeMessage](OUTBOX_LIMIT)
         self._give_up.clear()
         self._reason, self._welcomed_at = "", None
-        async with dial.control_channel([address]) as channel:
+        async with dial.control_channel([address], self._dialling.credentials.current()) as channel:
             call = node_service_pb2_grpc.NodeServiceStub(channel).Connect(
                 metadata=dial.metadata(node_key=self._dialling.node_key)
             )
@@ -193,7 +199,7 @@ class Session:
             self._backoff_cap_s = min(BACKOFF_CAP_S, welcome.lease_ttl_ms / 4000)
         _log.debug("session %s, term %d", welcome.session_id, welcome.epoch)
 
-    def _report(self, address: str, ending: Ending) -> None:
+    async def _report(self, address: str, ending: Ending) -> None:
         """One line for a new trouble, and a reminder every minute while it lasts."""
         # Not by its words: gRPC's own differ from try to try. Addresses take turns, so each has its own memory.
         kind = f"{address} {ending.code} {ending.welcomed_s is None}"
@@ -201,7 +207,25 @@ class Session:
         if now - self._said.get(kind, -REMIND_S) < REMIND_S:
             return
         self._said[kind] = now
-        _log.warning("%s", trouble(address, ending))
+        _log.warning("%s", await self._tls_trouble(address, ending) or trouble(address, ending))
+
+    async def _tls_trouble(self, address: str, ending: Ending) -> str:
+        """What is wrong with a certificate, ours or theirs; empty if that is not it. gRPC does not say."""
+        credentials = self._dialling.credentials.current()
+        if ending.welcomed_s is not None:
+            return ""
+        if ending.code is grpc.StatusCode.UNAVAILABLE:
+            from geniehive import tls_trouble  # noqa: PLC0415 - loads cryptography, for TLS alone
+
+            if credentials is None:
+                wants = await asyncio.to_thread(tls_trouble.wants_tls, address)
+                return f"the control plane at {address} speaks TLS: {JOIN_FIRST}; trying again" if wants else ""
+            words = await asyncio.to_thread(tls_trouble.why, address, credentials)
+            return f"{words}; trying again" if words else ""
+        refused = ending.code in {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
+        if credentials is not None and refused:
+            return f"the control plane at {address} refuses this node: {ending.words}; trying again"
+        return ""
 
 
 def trouble(address: str, ending: Ending) -> str:

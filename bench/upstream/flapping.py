@@ -44,7 +44,11 @@ _CUTS = (
     (HANG,),
     (chunk(event(_BOOM)), LAST_CHUNK, KEEP),
     (chunk(b'data: {"cho'), RESET),
-    (chunk(b"data: " + b"x" * (11 * 2**20)), HANG),
+)
+# What takes megabytes is left to the tests: its coming and going would hide a leak of little.
+_ANSWERS, _STREAMS = (
+    [case.script for name, case in cases.items() if not any(word in name for word in ("MB", "bomb", "huge"))]
+    for cases in (ANSWERS, STREAMS)
 )
 _LISTED = answer(200, {"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "soak"}]})
 
@@ -81,10 +85,10 @@ class Flapping(Upstream):
         said = words(body["messages"][-1]["content"])
         if not body.get("stream"):
             if self.ill and self.dice.random() < 0.7:
-                return self.dice.choice(list(ANSWERS.values())).script
+                return self.dice.choice(_ANSWERS)
             return (self.dice.uniform(0, 0.3), completion("".join(said)), KEEP)
         if self.ill and self.dice.random() < 0.4:
-            return self.dice.choice(list(STREAMS.values())).script
+            return self.dice.choice(_STREAMS)
         steps = [STREAM_HEAD, chunk(delta("", role="assistant"))]
         cut = self.dice.randrange(len(said)) if self.ill and self.dice.random() < 0.6 else None
         for word in said[:cut]:

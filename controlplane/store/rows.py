@@ -32,7 +32,7 @@ from geniehive.resources import (
 )
 
 Row = dict[str, Any]
-ResourceT = TypeVar("ResourceT", bound=Resource)
+ResourceT = TypeVar("ResourceT", bound=msgspec.Struct)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from controlplane.events import Append, Change, Delete, Kind, Put, Registry
 from controlplane.store import rows, tables
 from controlplane.store.database import DEADLINE_S, Database, is_sqlite, open_database
 from controlplane.store.failures import as_store_error
+from controlplane.store.join_store import JoinStore
 from controlplane.store.migrate import check_integrity, migrate
 from geniehive.resources import (
     AccessKey,
@@ -66,6 +67,11 @@ class SqlStore:
     async def close(self) -> None:
         """Ends all connections."""
         await self._database.close()
+
+    @property
+    def joins(self) -> JoinStore:
+        """Join tokens and members, in the same database."""
+        return JoinStore(self._database)
 
     async def load(self) -> Registry:
         """Everything that the store holds, but for benchmark samples; commands oldest first."""

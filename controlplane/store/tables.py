@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text
 
-HEAD = "0002"
+HEAD = "0003"
 """Revision of the newest migration: stored databases at it start without loading alembic."""
 
 VERSION_TABLE = "geniehive_schema"
@@ -115,4 +115,21 @@ audit_entries = Table(
     Column("subject", String, nullable=False),
     Column("outcome", String, nullable=False),
     sqlite_autoincrement=True,
+)
+
+join_tokens = Table(
+    "join_tokens",
+    metadata,
+    Column("token_id", String, primary_key=True),
+    Column("expires_at_ms", BigInteger, nullable=False),
+    _document(),
+)
+
+members = Table(
+    "members",
+    metadata,
+    Column("kind", String, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("state", String, nullable=False),
+    _document(),
 )

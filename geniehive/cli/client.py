@@ -26,6 +26,8 @@ from geniehive.errors import (
 if TYPE_CHECKING:
     import grpc.aio
 
+    from geniehive.tls import Credentials
+
 T = TypeVar("T")
 
 _SILENCE = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})  # gRPC's own words for a server that does not answer
@@ -44,6 +46,7 @@ class Target:
     addresses: tuple[str, ...]
     node_key: str = ""
     admin_key: str = ""
+    credentials: Credentials | None = None
 
     @property
     def shown(self) -> str:
@@ -53,11 +56,16 @@ class Target:
 
 def target(config: Path | None, control: str, api_key: str) -> Target:
     """Where to ask, from options and config. Raises ConfigError."""
+    from geniehive.cli.trust import credentials_for, own_addresses
     from geniehive.config_check import parse_address
     from geniehive.config_load import load_config
 
-    loaded = load_config(config, os.environ).config
-    addresses = tuple(part.strip() for part in control.split(",") if part.strip()) or loaded.control_plane.targets
+    given = load_config(config, os.environ)
+    loaded = given.config
+    addresses = tuple(part.strip() for part in control.split(",") if part.strip())
+    if not addresses and all(given.origin(f"control_plane.{key}") == "default" for key in ("address", "addresses")):
+        addresses = own_addresses(loaded)
+    addresses = addresses or loaded.control_plane.targets
     for address in addresses:
         try:
             parse_address(address)
@@ -67,6 +75,7 @@ def target(config: Path | None, control: str, api_key: str) -> Target:
         addresses=addresses,
         node_key=loaded.control_plane.node_api_key or next(iter(loaded.auth.node_api_keys), ""),
         admin_key=api_key or next(iter(loaded.auth.admin_api_keys), ""),
+        credentials=credentials_for(loaded, addresses),
     )
 
 
@@ -104,7 +113,22 @@ class ClusterClient:
             code, answer = error.code().name, answer_of(error)
             if answer is not None and code in _SILENCE:  # one that refuses is not one that is away
                 raise answer from None
-            raise translate(code, error.details() or "", self._where) from None
+            raise (await self._tls_trouble(code) or translate(code, error.details() or "", self._where)) from None
+
+    async def _tls_trouble(self, code: str) -> ControlPlaneUnreachable | None:
+        """What gRPC does not say: a certificate that is refused, or TLS that is wanted."""
+        if code != "UNAVAILABLE":
+            return None
+        import asyncio
+
+        from geniehive import tls_trouble
+
+        address, credentials = self._where.addresses[0], self._where.credentials
+        if credentials is None:
+            words = await asyncio.to_thread(tls_trouble.wants_tls, address)
+        else:
+            words = await asyncio.to_thread(tls_trouble.why, address, credentials)
+        return ControlPlaneUnreachable(words) if words else None
 
 
 def translate(code: str, details: str, where: Target) -> GenieHiveError:
@@ -116,10 +140,10 @@ def translate(code: str, details: str, where: Target) -> GenieHiveError:
                 "or say where it is (--control HOST:PORT)"
             )
         case "UNAUTHENTICATED":
-            wants = "refuses a token that has expired" if "expired" in details else "wants a key"
-            return Unauthenticated(f"the control plane at {where.shown} {wants}: {_KEY_FIX}")
+            return Unauthenticated(_wanted(details, where))
         case "PERMISSION_DENIED":
-            return PermissionDenied(f"{details or 'the key may not do this'}; set it as GENIEHIVE_API_KEY")
+            fix = "" if where.credentials is not None else "; set it as GENIEHIVE_API_KEY"
+            return PermissionDenied(f"{details or 'the key may not do this'}{fix}")
         case "NOT_FOUND":
             return NotFound(details)
         case "INVALID_ARGUMENT":
@@ -133,6 +157,14 @@ def translate(code: str, details: str, where: Target) -> GenieHiveError:
     return InternalError(f"the control plane at {where.shown} failed: {details or code}")
 
 
+def _wanted(details: str, where: Target) -> str:
+    """Who is not known there, and the fix."""
+    if where.credentials is not None:
+        return f"the control plane at {where.shown}: {details}"
+    wants = "refuses a token that has expired" if "expired" in details else "wants a key"
+    return f"the control plane at {where.shown} {wants}: {_KEY_FIX}"
+
+
 def ask(where: Target, talk: Callable[[ClusterClient], Awaitable[T]]) -> T:
     """Run a conversation with the control plane. Raises GenieHiveError; KeyboardInterrupt on Ctrl-C."""
     import asyncio
@@ -143,5 +175,5 @@ def ask(where: Target, talk: Callable[[ClusterClient], Awaitable[T]]) -> T:
 async def _conversation(where: Target, talk: Callable[[ClusterClient], Awaitable[T]]) -> T:
     from geniehive.dial import control_channel
 
-    async with control_channel(where.addresses) as channel:
+    async with control_channel(where.addresses, where.credentials) as channel:
         return await talk(ClusterClient(channel, where))

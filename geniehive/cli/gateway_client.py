@@ -21,6 +21,7 @@ from geniehive.errors import (
 )
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Mapping
 
     import httpx
@@ -37,6 +38,8 @@ class GatewayTarget:
 
     url: str
     key: str = ""
+    certificate: str = ""
+    """PEM file of its certificate, for a gateway of this very config: the name in it need not be the address."""
 
 
 def gateway_target(config: Path | None, gateway: str, api_key: str) -> GatewayTarget:
@@ -45,12 +48,29 @@ def gateway_target(config: Path | None, gateway: str, api_key: str) -> GatewayTa
 
     loaded = load_config(config, os.environ).config
     host = _EVERYWHERE.get(loaded.gateway.host, loaded.gateway.host)
-    url = gateway or f"http://{f'[{host}]' if ':' in host else host}:{loaded.gateway.port}"
+    certificate = "" if gateway else loaded.gateway.tls_cert_file
+    scheme = "https" if certificate else "http"
+    url = gateway or f"{scheme}://{f'[{host}]' if ':' in host else host}:{loaded.gateway.port}"
     if not url.startswith(("http://", "https://")):
         url = f"http://{url}"
     auth = loaded.auth
     key = api_key or next(iter((*auth.admin_api_keys, *auth.client_api_keys)), "")
-    return GatewayTarget(url=url.rstrip("/").removesuffix("/v1"), key=key)
+    return GatewayTarget(url=url.rstrip("/").removesuffix("/v1"), key=key, certificate=certificate)
+
+
+def trusting(certificate: str) -> ssl.SSLContext:
+    """A context that takes this certificate, its CA being unknown here, and no other. Raises ConfigError."""
+    import ssl
+
+    context = ssl.create_default_context()
+    if certificate:
+        context.check_hostname = False
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        try:
+            context.load_verify_locations(cafile=Path(certificate).expanduser())
+        except OSError as error:
+            raise ConfigError(f"gateway.tls_cert_file {certificate}: {error.strerror or error}") from None
+    return context
 
 
 class GatewayClient:
@@ -62,7 +82,13 @@ class GatewayClient:
         self._where = where
         headers = {"authorization": f"Bearer {where.key}"} if where.key else {}
         try:
-            self._http = httpx.Client(base_url=where.url, headers=headers, timeout=_TIMEOUT_S, trust_env=False)
+            self._http = httpx.Client(
+                base_url=where.url,
+                headers=headers,
+                timeout=_TIMEOUT_S,
+                trust_env=False,
+                verify=trusting(where.certificate) if where.url.startswith("https:") else True,
+            )
         except (httpx.InvalidURL, UnicodeEncodeError):
             raise ConfigError(f"--gateway {where.url!r} is no URL, or the key is not plain ASCII") from None
 

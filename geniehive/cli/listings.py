@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from geniehive.cli import client, exits, options, tables
+from geniehive.cli import client, exits, members, options, tables
 from geniehive.cli.options import Output
 from geniehive.cli.output import Listing, print_listing
 from geniehive.errors import GenieHiveError
@@ -20,8 +20,14 @@ Fetch = Callable[[client.ClusterClient], Awaitable[Listing]]
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (ps, nodes, models, roles, services, commands):
+    for command in (ps, models, roles, services, commands):
         app.command()(command)
+    hosts = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+    hosts.callback(invoke_without_command=True)(nodes)
+    hosts.command("approve")(members.approve)
+    hosts.command("remove")(members.remove)
+    hosts.command("members")(members.members)
+    app.add_typer(hosts, name="nodes")
 
 
 def ps(
@@ -38,6 +44,7 @@ def ps(
 
 
 def nodes(
+    context: typer.Context,
     config: options.ConfigFile = None,
     control: options.Control = "",
     api_key: options.ApiKey = "",
@@ -46,6 +53,8 @@ def nodes(
     interval: options.Interval = 2.0,
 ) -> None:
     """List the hosts."""
+    if context.invoked_subcommand is not None:
+        return
     _run(config, control, api_key, tables.nodes, output, watch, interval)
 
 

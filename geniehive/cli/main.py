@@ -11,6 +11,7 @@ from geniehive.cli import (
     bench,
     config_commands,
     daemons,
+    doctor,
     exits,
     listings,
     orders,
@@ -40,10 +41,11 @@ listings.register(app)
 requests.register(app)
 route.register(app)
 orders.register(app)
-bench.register(app)
 token.register(app)
+bench.register(app)
 audit.register(app)
 config_commands.register(app)
+doctor.register(app)
 version.register(app)
 
 

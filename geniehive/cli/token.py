@@ -14,10 +14,10 @@ from typing import Annotated, Any
 import typer
 
 from geniehive import access
-from geniehive.cli import cells, client, options
+from geniehive.cli import cells, client, members, options
 from geniehive.cli.options import Output
 from geniehive.cli.output import Listing, print_document, print_listing
-from geniehive.errors import InvalidRequest
+from geniehive.errors import ConfigError, InvalidRequest
 from geniehive.resources import AccessKey, Operation
 
 token = typer.Typer(
@@ -39,7 +39,9 @@ def group() -> None:
 
 @token.command()
 def create(
-    name: Name,
+    name: Annotated[
+        str, typer.Argument(metavar="[NAME]", help="Name of the token, as receipts and logs show it; none for --join.")
+    ] = "",
     scope: Annotated[
         list[str] | None, typer.Option("--scope", help=f"Of {', '.join(access.SCOPES)}; may be repeated.")
     ] = None,
@@ -57,7 +59,25 @@ def create(
         int | None, typer.Option("--max-concurrency", min=1, help="Requests open at once, in each gateway worker.")
     ] = None,
     expires: Annotated[
-        str, typer.Option("--expires", metavar="TIME", help="When it ends: 12h, 30d, 2027-01-31; else never.")
+        str,
+        typer.Option(
+            "--expires",
+            "--ttl",
+            metavar="TIME",
+            help="When it ends: 12h, 30d, 2027-01-31; else never, or 1h with --join.",
+        ),
+    ] = "",
+    join: Annotated[
+        bool, typer.Option("--join", help="A token to join with, once: prints the line to paste on the other machine.")
+    ] = False,
+    kind: Annotated[
+        str, typer.Option("--kind", help="With --join: node, gateway, or operator or admin for a person.")
+    ] = "node",
+    host_id: Annotated[
+        str, typer.Option("--host-id", "--name", help="With --join: only under this name; else any that is free.")
+    ] = "",
+    address: Annotated[
+        str, typer.Option("--address", metavar="HOST:PORT", help="With --join: how the other machine reaches this.")
     ] = "",
     config: options.ConfigFile = None,
     control: options.Control = "",
@@ -65,6 +85,13 @@ def create(
     output: options.OutputFormat = Output.TABLE,
 ) -> None:
     """Make a token. Its secret is printed once, and kept nowhere."""
+    if join:
+        where, ends = client.target(config, control, api_key), parse_expiry(expires, time.time())
+        ttl_s = 0 if ends is None else ends - int(time.time())
+        print(members.join_line(where, kind=kind, name=host_id or name, ttl_s=ttl_s, address=address))
+        return
+    if not name:
+        raise ConfigError("which name? geniehive token create NAME; or --join, for another machine")
     wanted = AccessKey(
         name=name,
         secret_sha256=b"",

@@ -64,9 +64,16 @@ def make_plan(loaded: LoadedConfig, *, port: int | None, state_dir: Path | None,
     gateway = config.gateway
     if not _given(loaded, "gateway.drain_timeout_s"):
         gateway = replace(gateway, drain_timeout_s=_DRAIN_S)
-    derived = replace(config, node=node, control_plane=control_plane, storage=storage, gateway=gateway)
+    if not _given(loaded, "gateway.state_dir"):
+        gateway = replace(gateway, state_dir=str(here))
+    control = config.control
+    if not _given(loaded, "control.state_dir"):
+        control = replace(control, state_dir=str(here))
+    derived = replace(config, node=node, control_plane=control_plane, storage=storage, gateway=gateway, control=control)
     return Plan(
-        config=derived, state_dir=here, url=f"http://{_bracketed(_dialled(gateway.host))}:{config.gateway.port}"
+        config=derived,
+        state_dir=here,
+        url=f"{'https' if gateway.tls_cert_file else 'http'}://{_bracketed(_dialled(gateway.host))}:{config.gateway.port}",
     )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from geniehive.cli import exits, up_plan, up_report
+from geniehive.cli import exits, up_join, up_plan, up_report
 from geniehive.cli.options import LogLevel
 from geniehive.cli.sdnotify import Notifier
 from geniehive.cli.supervise import Child, ChildSpec
@@ -50,7 +50,10 @@ async def _main(plan: Plan, wishes: Wishes) -> None:
     family = Family(plan, wishes)
     _handle_signals(stop, family)
     async with asyncio.TaskGroup() as group:
-        family.start(group, ("control", "gateway"), plan)
+        if up_join.speaks_tls(plan, insecure=wishes.insecure):
+            family.start(group, ("control",), plan)
+        else:
+            family.start(group, ("control", "gateway"), plan)
         work = group.create_task(_come_up(group, family, plan, wishes))
         await stop.wait()
         Notifier().send("STOPPING=1")
@@ -115,6 +118,10 @@ class Family:
 
 async def _come_up(group: asyncio.TaskGroup, family: Family, plan: Plan, wishes: Wishes) -> None:
     """Find engines, start the node agent with them, wait for the first model, and say what there is."""
+    if up_join.speaks_tls(plan, insecure=wishes.insecure):
+        await family.ready()
+        await up_join.join_locally(plan)
+        family.start(group, ("gateway",), plan)
     found = bool(plan.config.services) or (plan.config.node.discover and await _any_engine(plan))
     tiny = wishes.model is None and not found and wishes.engine and up_plan.embedded_installed()
     if wishes.model is not None or tiny:

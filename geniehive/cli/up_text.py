@@ -18,6 +18,10 @@ NOTHING = (
     "while GenieHive runs; elsewhere name it under `services` in a config.\n"
     "Or name a model: geniehive up --model path.gguf"
 )
+CLOSED = (
+    "This cluster has tokens, and only who has one is told what runs here: set GENIEHIVE_API_KEY to one with\n"
+    "the scope read. Without any, set auth.admin_api_keys in a config."
+)
 NO_MODEL = "No engine answers with a model yet; geniehive services -o wide says why."
 NOT_INSTALLED = "The embedded engine is not installed: pip install 'geniehive[engine]'"
 

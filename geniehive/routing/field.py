@@ -73,7 +73,7 @@ class Group:
         if observed is not self.observed:
             self.observed = observed
             bases = self.bases = [None] * len(bases)
-            self.fastest = max([observed.get(ids[each], _NOTHING).tokens_per_second or 0.0 for each in numbers])
+            self.fastest = max([self._speed(each, observed) for each in numbers])
         found: list[Base] = []
         for number in numbers:
             own = own_of(ids[number], 0)
@@ -83,6 +83,10 @@ class Group:
                 base = bases[number] = make(self, number, observed.get(ids[number], _NOTHING), own)
             found.append(base)
         return found
+
+    def _speed(self, number: int, observed: Mapping[str, Observed]) -> float:
+        told = observed.get(self.ids[number], _NOTHING).tokens_per_second
+        return told or (self.benchmarks[number].tokens_per_second if self.benchmarks else None) or 0.0
 
     def few(self, turn: int, levels: Levels, freed: Iterable[Place]) -> list[int]:
         """The numbers of the candidates to look at now, the first by turns.

@@ -30,6 +30,7 @@ _PROMPT = 2000.0  # tokens: the span of the prior of reading
 _MOST_ENDED = 8192
 _MOST_FIELDS = 1024
 _LIVELIEST = 0.9
+_HOPE = 0.9  # of the time of the fastest is what a place may take where nobody was yet
 _PRICE_S = 0.25  # what the loss of a sequence would cost is good for this long at least,
 _PRICE = 0.25  # and for this share of the time that it was idle
 
@@ -54,6 +55,8 @@ class Outcome(NamedTuple):
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     answer_tokens: int | None = None
+    times: tuple[float, float] | None = None
+    """Seconds of reading and of writing by the engine's own clock."""
 
 
 class Model:
@@ -76,7 +79,7 @@ class Model:
         self.dear = 1.0 / (1.0 - min(self.live, _LIVELIEST))
 
     def spread(self) -> None:
-        """Suppose of places where nobody was yet that they are like the fastest of the others: so they are tried.
+        """Suppose of places where nobody was yet that they are a little better than the fastest: so they are tried.
 
         One request is enough to learn otherwise, and other gateways hear of it.
         """
@@ -84,9 +87,9 @@ class Model:
         unknown = [place for place in self.places if not place.reading.samples and not place.told]
         if not unknown:
             return
-        slope = min(max(place.reading.slope, 1e-6) for place in known)
-        base = min(place.reading.base for place in known)
-        token_s = min(max(place.writing.base, 1e-6) for place in known)
+        slope = _HOPE * min(max(place.reading.slope, 1e-6) for place in known)
+        base = _HOPE * min(place.reading.base for place in known)
+        token_s = _HOPE * min(max(place.writing.base, 1e-6) for place in known)
         for place in unknown:
             place.reading.suppose(base, slope)
             place.writing.suppose(token_s, 0.1 * token_s)
@@ -342,6 +345,9 @@ class Ledger:
         place, sequence = ticket.place, ticket.sequence
         if outcome.ok:
             self._learn(ticket, now, outcome)
+            known = max(place.reading.samples, place.writing.samples)
+            if place.reading.samples and known & (known - 1) == 0:  # the first, second, fourth, …
+                place.model.spread()
         ticket.backlog.end(ticket, now)
         self.freed.append(place)
         if not outcome.ok:
@@ -359,12 +365,32 @@ class Ledger:
         if answer:
             place.model.lengths.learn(kind_of(ticket.ask.prefix), answer)
         if first_at is None:
+            self._learn_of_whole(ticket, now, fresh, outcome)
             return
-        self._time_reading(ticket, fresh, first_at)
+        if not self._time_reading(ticket, fresh, first_at) and outcome.times:
+            place.reading.learn(fresh, outcome.times[0])
         if answer and answer > 1 and now > first_at:
-            backlog = ticket.backlog
-            streams = (ticket.streams + min(backlog.depth, backlog.slots)) / 2
-            place.writing.learn(streams - 1.0, (now - first_at) / (answer - 1))
+            place.writing.learn(self._others_written(ticket), (now - first_at) / (answer - 1))
+
+    def _learn_of_whole(self, ticket: Ticket, now: float, fresh: float, outcome: Outcome) -> None:
+        """Of an answer that came at once the engine alone knows when it began, where it tells."""
+        place, answer, beside = ticket.place, outcome.answer_tokens, self._others_written(ticket)
+        if outcome.times:
+            place.reading.learn(fresh, outcome.times[0])
+            if answer and answer > 1:
+                place.writing.learn(beside, outcome.times[1] / (answer - 1))
+        elif answer and ticket.alone and not ticket.load_s:
+            took = now - (ticket.sent_at if ticket.began_at is None else ticket.began_at)
+            if not place.reading.samples:
+                place.reading.learn(fresh, took * fresh / (fresh + _READS_FASTER * answer))
+            if took > place.reading_s(fresh):
+                place.writing.learn(beside, (took - place.reading_s(fresh)) / answer)
+
+    @staticmethod
+    def _others_written(ticket: Ticket) -> float:
+        """Answers that were written beside this one, on average."""
+        backlog = ticket.backlog
+        return float((ticket.streams + min(backlog.depth, backlog.slots)) / 2 - 1.0)
 
     def _count(self, ticket: Ticket, outcome: Outcome) -> float:
         """Tokens that had to be read, as far as is known; and what that says about bytes and about the mirror."""
@@ -381,15 +407,17 @@ class Ledger:
         return max(outcome.prompt_tokens - outcome.cached_tokens, 1)
 
     @staticmethod
-    def _time_reading(ticket: Ticket, fresh: float, first_at: float) -> None:
+    def _time_reading(ticket: Ticket, fresh: float, first_at: float) -> bool:
+        """Learn from the wait for the first token; False if it may have been a wait for others."""
         place = ticket.place
         took = first_at - (ticket.sent_at if ticket.began_at is None else ticket.began_at)
         if ticket.load_s and took > place.reading_s(fresh):
             place.load += 0.5 * (took - place.reading_s(fresh) - place.load)
         elif ticket.alone or place.reading.samples < 3 or took < place.reading_s(fresh):  # who waits is never faster
             place.reading.learn(fresh, took)
-            if place.reading.samples == 1:
-                place.model.spread()
+        else:
+            return False
+        return True
 
     # --- what is to be expected --------------------------------------------------------------------
 

@@ -98,6 +98,8 @@ class Tried(msgspec.Struct, gc=False):
     cached_tokens: int | None = None
     tokens: int | None = None
     finish_reason: str | None = None
+    times: tuple[float, float] | None = None
+    """Seconds of reading and of writing by the engine's own clock, where it told."""
 
 
 class Facts(msgspec.Struct, gc=False):

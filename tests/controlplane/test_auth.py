@@ -86,7 +86,9 @@ OPERATORS = ADMINS | {"an operator token"}
 READERS = OPERATORS | {"a node key", "a read token", "an inference and read token"}
 LET_IN = {
     Need.NOTHING: set(CREDENTIALS),
-    Need.NODE: {"a node key"},
+    Need.HOST: {"a node key"},
+    Need.GATEWAY: {"a node key"},
+    Need.MEMBER: set(),
     Need.READ: READERS,
     Need.OPERATOR: OPERATORS,
     Need.ADMIN: ADMINS,
@@ -95,10 +97,13 @@ STRANGERS = ({}, {"x-api-key": "gh_nobody"}, {"authorization": "Bearer gh_late"}
 
 
 def expected(service, method):
-    if service == "Health" or method == "Join":
+    if service == "Health" or method in {"Join", "GetTrustBundle"}:
         return Need.NOTHING
-    if service in {"NodeService", "RoutingService"} or method == "RenewCertificate":
-        return Need.NODE
+    for kind, need in (("NodeService", Need.HOST), ("RoutingService", Need.GATEWAY), ("RenewCertificate", Need.MEMBER)):
+        if kind in {service, method}:
+            return need
+    if method == "ListMembers":
+        return Need.READ
     if method in OPERATIONS:
         return Need.OPERATOR
     return Need.ADMIN if service in {"AccessService", "Channelz"} or method == "ForgetHost" else Need.READ

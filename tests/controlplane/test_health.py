@@ -119,7 +119,7 @@ def test_a_failed_trial_ejects_for_twice_as_long_up_to_a_limit_and_a_success_for
             now += 0.5
         lasted.append(now - began)
         assert book.traffic("s", GOOD, Ended(0, 1), now)
-    assert lasted == [EJECTED_S, 10, 20, 40, EJECTED_AT_MOST_S, EJECTED_AT_MOST_S]
+    assert lasted == [EJECTED_S, *[EJECTED_AT_MOST_S] * 5]
     assert book.traffic("s", GOOD, Ended(1, 0), now)
     assert book.weigh("s", GOOD) == GOOD
     assert failing(book, times=4, start=now) == GOOD

@@ -84,7 +84,7 @@ async def test_grpcurl_without_a_key_is_told_which_to_send(tmp_path, grpcurl, he
         for arguments in ([at, "list"], [at, "describe"], [at, "geniehive.v1.ClusterService/ListHosts"]):
             code, said = await grpcurl(*arguments)
             assert code != 0
-            assert "send a node key in metadata 'x-geniehive-node-key', or an admin key in 'x-api-key'" in said
+            assert "send a node key in metadata 'x-geniehive-node-key', or an admin key or a token" in said
         code, said = await grpcurl("-protoset", health_protoset, at, "grpc.health.v1.Health/Check")
         assert json.loads(said) == {"status": "SERVING"}
 

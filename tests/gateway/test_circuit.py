@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from gateway.circuit import TRANSITIONS, Circuits, Event, State
 from geniehive.config import EjectionConfig
 from geniehive.routing.candidate import Candidate
+from geniehive.routing.strategy import Ordered
 from tests.geniehive.routing.fleet import host, service
 
 LIMITS = EjectionConfig(failures=3, failure_rate=0.5, least_requests=8, first_s=1, longest_s=4, trials=1)
@@ -181,13 +182,13 @@ def test_half_open_admits_as_many_trials_as_are_allowed():
 def test_who_never_failed_costs_nothing_and_who_is_well_for_long_is_forgotten():
     circuits = Circuits(LIMITS)
     circuits.well(S, 0.0)
-    assert not circuits
+    assert not circuits.known
     circuits.failed(S, 0.0)
-    assert circuits
+    assert circuits.known
     circuits.well(S, 30.0)
-    assert circuits
+    assert circuits.known
     circuits.well(S, 61.0)
-    assert not circuits
+    assert not circuits.known
 
 
 def test_switched_off_nothing_is_ejected():
@@ -205,10 +206,10 @@ def test_those_who_are_kept_back_come_last_the_least_bad_first():
     circuits.failed(one.service.service_id, 0.1)
     circuits.failed(two.service.service_id, 0.2)
     circuits.busy(three.service.service_id, 0.2, 9)
-    ordered, kept = circuits.arrange((one, two, three, four), 0.5)
-    assert ordered == (four, three, one, two)
+    ordered, kept = circuits.arrange(Ordered((one, two, three, four), ("1", "2", "3", "4")), 0.5)
+    assert ordered == Ordered((four, three, one, two), ("4", "3", "1", "2"))
     assert kept.keys() == {each.service.service_id for each in (one, two, three)}
-    assert circuits.arrange((four,), 0.5) == ((four,), {})
+    assert circuits.arrange(Ordered((four,)), 0.5) == (Ordered((four,)), {})
 
 
 @given(

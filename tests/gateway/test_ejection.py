@@ -12,7 +12,19 @@ import pytest
 from geniehive.config import EjectionConfig
 from geniehive.resources import Asset, Health, HealthStatus
 from tests.gateway.harness import gateway, role, service, snapshot, until
-from tests.gateway.misbehaving import DONE, HANG, KEEP, STREAM_HEAD, answer, completion, stream, upstream
+from tests.gateway.misbehaving import (
+    DONE,
+    HANG,
+    KEEP,
+    RESET,
+    STREAM_HEAD,
+    answer,
+    chunk,
+    completion,
+    delta,
+    stream,
+    upstream,
+)
 
 ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 CHAT = "/v1/chat/completions"
@@ -123,7 +135,24 @@ async def test_many_failures_of_one_request_do_not_eject_a_service():
         for _ in range(5):
             assert (await ask(gw)).status_code == 400
         assert len(up.seen) == 5
-        assert not gw.circuits
+        assert not gw.circuits.known
+
+
+async def test_what_the_gateway_itself_ends_is_not_held_against_the_service():
+    endless = (STREAM_HEAD, chunk(delta("a")), HANG)
+    async with upstream(endless) as up, gateway(up.url, request_timeout_s=0.3, **SOON) as gw:
+        for _ in range(3):
+            assert b'{"error":' in (await ask(gw, streamed=True)).content
+        assert not gw.circuits.known
+        assert gw.in_flight.report(("h1/s",)) == ()
+
+
+async def test_streams_that_are_cut_are_held_against_the_service():
+    cut = (STREAM_HEAD, chunk(delta("a")), RESET)
+    async with upstream(cut) as up, gateway(up.url, **SOON) as gw:
+        for _ in range(2):
+            assert b'{"error":' in (await ask(gw, streamed=True)).content
+        assert gw.circuits.out(time.monotonic()) == {"h1/s": "ejected"}
 
 
 # --- an engine that loads ------------------------------------------------------------------------------
@@ -139,7 +168,7 @@ async def test_an_engine_that_says_that_it_loads_is_waited_for_with_comments_to_
         seen = await explain(gw, found)
         assert [each["outcome"] for each in seen["attempts"]] == ["ok"]
         assert seen["attempts"][0]["note"] == "the model had to be loaded"
-        assert not gw.circuits
+        assert not gw.circuits.known
 
 
 async def test_another_service_is_asked_rather_than_one_that_loads():
@@ -223,7 +252,7 @@ async def test_a_prompt_that_is_too_long_is_asked_of_a_larger_context_of_the_rol
             assert found.status_code == 200
             assert found.headers["x-geniehive-attempts"] == "2"
             assert found.headers["x-geniehive-service"] == "h3/s"
-            assert not gw.circuits
+            assert not gw.circuits.known
 
 
 async def test_where_there_is_no_larger_context_the_engines_words_are_passed_on():

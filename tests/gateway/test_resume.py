@@ -280,6 +280,32 @@ def test_a_transcript_is_bounded_in_text_and_in_bytes():
     assert transcript._size < 200_000
 
 
+@given(pieces=texts, spaced=st.booleans(), key=st.sampled_from(["content", "reasoning_content"]), hides=st.booleans())
+def test_events_that_are_alike_are_read_as_those_that_are_not(pieces, spaced, key, hides):
+    events = [chat(1, role="assistant", content=""), *(chat(1, **{key: each}) for each in pieces), chat(1, content="x")]
+    if spaced:
+        events = [b"data: " + json.dumps(json.loads(data_of(each))).encode() + b"\n\n" for each in events]
+    whole, single = sent(*events, hides=hides), Sent(hides=hides)
+    for each in events:
+        single._frame = None
+        single.absorb(each)
+    for found in (whole, single):
+        assert found.choices[0].text((key, 0)) == (
+            "" if hides and key != "content" else "".join(pieces) + ("x" if key == "content" else "")
+        )
+    assert (whole.tokens, whole.size, whole.thought) == (single.tokens, single.size, single.thought)
+
+
+def test_many_events_that_are_alike_are_read_at_once_and_one_that_is_not_is_not_missed():
+    transcript, whole = Transcript(10**6, hides=True), ""
+    for number in range(2000):
+        text = 'a "quoted" word\n' if number == 1500 else f"é{number} "
+        transcript.keep(chat(1, content=text))
+        whole += text
+    assert transcript.sent().choices[0].text(("content", 0)) == whole
+    assert transcript.sent().tokens == 2000
+
+
 def test_a_stream_that_is_cut_twice_goes_on_from_both():
     had = sent(*stream(1, ["one "], None))
     join(had, *stream(2, ["one ", "two "], None))

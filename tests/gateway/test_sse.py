@@ -144,17 +144,23 @@ def test_json_of_another_shape_passes():
 
 def test_tokens_are_taken_from_usage():
     assert learn('{"choices":[],"usage":{"completion_tokens":7}}').tokens == 7
-    assert told_in(b'{"usage":{"completion_tokens":3}}') == (None, 3, None, None)
-    assert told_in(b'{"usage":{"prompt_tokens":2},"choices":[{"finish_reason":"length"}]}') == (2, None, "length", None)
-    assert told_in(b"WEBVTT") == (None, None, None, None)
+    assert told_in(b'{"usage":{"completion_tokens":3}}') == (None, 3, None, None, None)
+    assert told_in(b'{"usage":{"prompt_tokens":2},"choices":[{"finish_reason":"length"}]}') == (
+        2,
+        None,
+        "length",
+        None,
+        None,
+    )
+    assert told_in(b"WEBVTT") == (None, None, None, None, None)
 
 
 def test_what_was_in_the_cache_is_taken_from_usage_where_it_is_told():
     usage = '{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":7,"prompt_tokens_details":%s}}'
-    assert learn(usage % '{"cached_tokens":5}').told == (9, 7, None, 5)
-    assert told_in((usage % '{"cached_tokens":5}').encode()) == (9, 7, None, 5)
+    assert learn(usage % '{"cached_tokens":5}').told == (9, 7, None, 5, None)
+    assert told_in((usage % '{"cached_tokens":5}').encode()) == (9, 7, None, 5, None)
     for odd in ("null", "[5]", "7", '{"cached_tokens":"5"}', "{}"):
-        assert learn(usage % odd).told == (9, 7, None, None)
+        assert learn(usage % odd).told == (9, 7, None, None, None)
 
 
 def test_an_event_beyond_the_bound_is_refused():
@@ -162,3 +168,30 @@ def test_an_event_beyond_the_bound_is_refused():
     scanner.feed(b"data: " + b"x" * 90)
     with pytest.raises(UpstreamUnavailable):
         scanner.feed(b"x" * 90)
+
+
+TIMINGS = b'"timings":{"cache_n":30,"prompt_n":12,"prompt_ms":250.0,"predicted_n":9,"predicted_ms":500,"more":1}'
+END = b'data: {"choices":[{"finish_reason":"stop","delta":{}}],%b}\n\n'
+
+
+def test_llama_cpps_timings_tell_tokens_and_times_where_no_usage_was_asked_for():
+    scanner = SseScanner()
+    scanner.feed(END % TIMINGS)
+    assert scanner.told == (42, 9, "stop", 30, (0.25, 0.5))
+    body = b'{"choices":[{"finish_reason":"stop"}],%b}' % TIMINGS
+    assert told_in(body) == (42, 9, "stop", 30, (0.25, 0.5))
+
+
+def test_usage_wins_over_timings_and_timings_behind_it_count():
+    scanner = SseScanner()
+    scanner.feed(END % b'"x":1')
+    scanner.feed(b'data: {"choices":[],"usage":{"prompt_tokens":50,"completion_tokens":8},%b}\n\n' % TIMINGS)
+    assert scanner.told == (50, 8, "stop", None, (0.25, 0.5))
+
+
+@pytest.mark.parametrize("odd", [b'"timings":null', b'"timings":[1]', b'"timings":{"prompt_n":"x"}', b'"timings":{}'])
+def test_timings_of_another_shape_are_left_alone(odd):
+    scanner = SseScanner()
+    assert scanner.feed(END % odd) == END % odd
+    assert scanner.told == (None, None, "stop", None, None)
+    assert told_in(b'{"choices":[{"finish_reason":"stop"}],%b}' % odd) == (None, None, "stop", None, None)

@@ -27,6 +27,13 @@ def conversation(number):
     return [user(f"conversation {number}, at length. " * 100)]
 
 
+def read_slowly():
+    """A plain answer of an engine that takes 100 ms for a thousand tokens, as its usage tells."""
+    usage = {"prompt_tokens": 1000, "completion_tokens": 2}
+    choice = {"index": 0, "message": {"role": "assistant", "content": "well"}, "finish_reason": "stop"}
+    return (0.1, answer(body={"object": "chat.completion", "choices": [choice], "usage": usage}), KEEP)
+
+
 def told(wait_s):
     """A short stream that begins after so many seconds."""
     return (STREAM_HEAD, wait_s, chunk(delta("well")), chunk(delta(finish="stop")), LAST_CHUNK, KEEP)
@@ -47,16 +54,17 @@ def places(gw):
 @pytest.mark.parametrize("model", ["m", "helper"])
 @pytest.mark.parametrize("strategy", LEARNING)
 async def test_a_conversation_goes_back_to_the_service_that_has_its_beginning_warm(strategy, model):
-    script, roles = (completion("well"), KEEP), [role("helper", assets=["m"])]
+    script, roles = read_slowly(), [role("helper", assets=["m"])]
     async with (
         upstream(script) as a,
         upstream(script) as b,
         gateway(a.url, b.url, strategy=strategy, roles=roles) as gw,
         httpx.AsyncClient(timeout=10) as http,
     ):
-        first = [await ask(gw, http, conversation(n), model=model) for n in range(6)]
-        assert set(first) == {"h1/s", "h2/s"}
-        for n in (1, 0, 3, 2, 5, 4):  # out of step with the turns that spread equals
+        first = [await ask(gw, http, conversation(n), model=model) for n in range(4)]  # as many as one has slots
+        if strategy == "scored":  # the forecast may find that one of two equals is enough
+            assert set(first) == {"h1/s", "h2/s"}
+        for n in (1, 0, 3, 2):  # out of step with the turns that spread equals
             more = [*conversation(n), {"role": "assistant", "content": "well"}, user("and then?")]
             assert await ask(gw, http, more, model=model) == first[n]
 
@@ -141,7 +149,7 @@ async def test_strategies_that_learn_nothing_keep_nothing(strategy):
 
 @pytest.mark.parametrize(("strategy", "signal"), [("scored", "warm"), ("predicted", "expected_ttft_s")])
 async def test_the_receipt_tells_score_and_signals(strategy, signal):
-    script = (completion("well"), KEEP)
+    script = read_slowly()
     async with (
         upstream(script) as a,
         upstream(script) as b,

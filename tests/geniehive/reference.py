@@ -1,9 +1,10 @@
-"""Writes the tables of docs/config.md and docs/errors.md from the code: `python -m tests.geniehive.reference`.
+"""Writes the tables of docs/config.md, errors.md and access.md from the code: `python -m tests.geniehive.reference`.
 
-The tests compare them; run it after a change of a key or an error.
+The tests compare them; run it after a change of a config key, an error, a route or a method.
 """
 
 import ast
+import asyncio
 import inspect
 import itertools
 import re
@@ -13,9 +14,12 @@ from typing import get_args, get_origin
 
 import msgspec
 
+from controlplane.methods import Need, table
 from geniehive import config, errors
+from geniehive.access import CALLER, PUBLIC, SCOPES
 from geniehive.cli.output import plain
 from geniehive.config_schema import describe, is_struct
+from tests.gateway import harness
 
 DOCS = Path(__file__).parents[2] / "docs"
 WHAT_TO_DO = {
@@ -28,6 +32,7 @@ WHAT_TO_DO = {
     "RequestTimeout": "send the body without long pauses",
     "Conflict": "wait for the state that the message names, or change it",
     "Fenced": "give each machine its own `node.host_id`",
+    "TooManyRequests": "wait for one of the key's requests to end, or raise its `max_concurrency`",
     "PayloadTooLarge": "send less, or raise `gateway.max_body_bytes` or `gateway.max_upload_bytes`",
     "UnsupportedMediaType": "send `application/json`, or `multipart/form-data` where the route takes files",
     "HeadersTooLarge": "send smaller or fewer headers",
@@ -84,10 +89,42 @@ def errors_tree() -> str:
     return inspect.cleandoc(errors.__doc__).partition("\n\n")[2].strip("\n")
 
 
+def routes_table() -> str:
+    """Every route of the gateway, by the scope that it needs."""
+
+    async def routes():
+        async with harness.gateway("http://127.0.0.1:1") as made:
+            return made.front._table.routes
+
+    names = {PUBLIC: "(no key)", CALLER: "any key"}
+    found = {scope: [] for scope in (PUBLIC, CALLER, *SCOPES)}
+    for route in asyncio.run(routes()):
+        tail = "…" if route.path.endswith("/") and route.path != "/" else ""
+        found[route.scope].append(f"`{route.method} {route.path}{tail}`")
+    return _by_scope("route", {names.get(scope, f"`{scope}`"): each for scope, each in found.items()})
+
+
+def methods_table() -> str:
+    """Every gRPC method, by what it needs."""
+    said = {"NOTHING": "(no key)", "NODE": "a node key", "READ": "`read`, or a node key"}
+    found = {said.get(need.name, f"`{need.name.lower()}`"): [] for need in Need}
+    for service, methods in table().items():
+        for need, rows in zip(Need, found.values(), strict=True):
+            if mine := ", ".join(f"`{name}`" for name, its in methods.items() if its is need):
+                rows.append(f"`{service}`: {mine}")
+    return _by_scope("method", found)
+
+
+def _by_scope(what: str, found: dict[str, list[str]]) -> str:
+    rows = [f"| {scope} | {'<br>'.join(each)} |" for scope, each in found.items()]
+    return "\n".join([f"| scope | {what} |", "|---|---|", *rows]) + "\n"
+
+
 def written(name: str) -> str:
     """A page with its generated part made anew."""
     text = (DOCS / name).read_text(encoding="utf-8")
     parts = {"config.md": {"keys": config_tables()}}
+    parts["access.md"] = {"routes": routes_table(), "methods": methods_table()}
     parts["errors.md"] = {"tree": f"```\n{errors_tree()}\n```\n", "table": errors_table()}
     for mark, content in parts[name].items():
         begin, end = f"<!-- {mark}: generated -->", f"<!-- {mark}: end -->"
@@ -129,6 +166,6 @@ def _docs(struct: type) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    for page in ("config.md", "errors.md"):
+    for page in ("config.md", "errors.md", "access.md"):
         (DOCS / page).write_text(written(page), encoding="utf-8")
         sys.stdout.write(f"{DOCS / page}\n")

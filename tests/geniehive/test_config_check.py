@@ -109,28 +109,38 @@ def test_loopback_is_what_only_this_machine_reaches(host, loopback):
 
 KEYS = AuthConfig(client_api_keys=("c",), node_api_keys=("n",), admin_api_keys=("a",))
 OPEN_GATEWAY = Config(gateway=GatewayConfig(host="0.0.0.0"))
-OPEN_CONTROL = Config(control=ControlConfig(listen="0.0.0.0:8801"))
+PLAIN_CONTROL = Config(control=ControlConfig(listen="0.0.0.0:8801", tls="off"))
+
+
+def test_a_gateway_beyond_loopback_without_keys_is_refused_unless_insisted():
+    with pytest.raises(ConfigError, match=r"auth.client_api_keys is empty: set a key.*--insecure"):
+        check_exposure(OPEN_GATEWAY, insecure=False)
+    check_exposure(OPEN_GATEWAY, insecure=True)
+    check_exposure(msgspec.structs.replace(OPEN_GATEWAY, auth=KEYS), insecure=False)
+    check_exposure(OPEN_GATEWAY, insecure=False, gateway=False)
+
+
+def test_a_control_plane_beyond_loopback_without_tls_is_refused_unless_insisted():
+    for auth in (AuthConfig(), KEYS):
+        config = msgspec.structs.replace(PLAIN_CONTROL, auth=auth)
+        with pytest.raises(ConfigError, match=r"control.tls is off: let it be on.*--insecure"):
+            check_exposure(config, insecure=False)
+        check_exposure(config, insecure=True)
+        check_exposure(config, insecure=False, control=False)
+    for tls in ("auto", "on"):
+        check_exposure(Config(control=ControlConfig(listen="0.0.0.0:8801", tls=tls)), insecure=False)
 
 
 @pytest.mark.parametrize(
-    ("config", "side", "missing"),
-    [
-        (OPEN_GATEWAY, "gateway", "auth.client_api_keys"),
-        (OPEN_CONTROL, "control", "auth.node_api_keys"),
-        (
-            msgspec.structs.replace(OPEN_CONTROL, auth=AuthConfig(node_api_keys=("n",))),
-            "control",
-            "auth.admin_api_keys",
-        ),
-    ],
-)
-def test_beyond_loopback_without_keys_is_refused_unless_insisted(config, side, missing):
-    others = {"gateway": False, "control": False, side: True}
-    with pytest.raises(ConfigError, match=f"{missing} is empty: set a key.*--insecure"):
-        check_exposure(config, insecure=False, **others)
-    check_exposure(config, insecure=True, **others)
-    check_exposure(msgspec.structs.replace(config, auth=KEYS), insecure=False)
-    check_exposure(config, insecure=False, gateway=False, control=False)
+    ("section", "key", "other"),
+    [("control", "tls_cert_file", "ca_cert_file"), ("control", "ca_key_file", "ca_cert_file"),
+     ("control_plane", "cert_file", "ca_file"), ("gateway", "tls_key_file", "tls_cert_file")],
+)  # fmt: skip
+def test_a_file_of_tls_that_is_no_use_alone_is_refused(tmp_path, section, key, other):
+    path = tmp_path / "config.yaml"
+    path.write_text(f"{section}: {{{key}: some.pem}}")
+    with pytest.raises(ConfigError, match=rf"{section}.{key}: needs {section}.{other} as well"):
+        load_config(path, {})
 
 
 def test_loopback_needs_no_keys():

@@ -11,9 +11,11 @@ from tests.geniehive import reference
 PAGES = [
     "index",
     "install",
+    "join",
     "cli",
     "config",
     "errors",
+    "access",
     "roles",
     "request",
     "routing",
@@ -21,12 +23,13 @@ PAGES = [
     "heartbeat",
     "command",
     "benchmarks",
+    "models",
     "probes",
     "performance",
 ]
 
 
-@pytest.mark.parametrize("name", ["config.md", "errors.md"])
+@pytest.mark.parametrize("name", ["config.md", "errors.md", "access.md"])
 def test_the_generated_parts_follow_the_code(name):
     page = (reference.DOCS / name).read_text(encoding="utf-8")
     assert page == reference.written(name), "run: python -m tests.geniehive.reference"
@@ -42,7 +45,7 @@ def test_every_page_is_in_the_index_and_its_links_lead_somewhere(name):
 
 
 def test_the_files_that_the_pages_name_exist():
-    for name in ("request", "receipts", "heartbeat", "command", "benchmarks", "probes"):
+    for name in ("request", "access", "receipts", "heartbeat", "command", "benchmarks", "probes"):
         text = (reference.DOCS / f"{name}.md").read_text(encoding="utf-8")
         named = re.findall(r"`((?:geniehive|gateway|controlplane|nodeagent)/[a-z_/]+\.py)`", text)
         assert named

@@ -20,6 +20,7 @@ NODE = ("-H", f"{NODE_KEY}: node-1")
 ADMIN = ("-H", f"{API_KEY}: admin-1")
 BEARER = ("-H", "authorization: Bearer admin-1")
 SERVICES = {
+    "geniehive.v1.AccessService",
     "geniehive.v1.BenchmarkService",
     "geniehive.v1.ClusterService",
     "geniehive.v1.NodeService",
@@ -118,10 +119,31 @@ def test_without_a_key_the_answer_says_which_metadata_to_send(
 
 
 def test_wrong_key_is_unauthenticated(locked: Cluster, grpcurl: Grpcurl) -> None:
-    for header in (f"{NODE_KEY}: wrong", f"{API_KEY}: wrong", f"{API_KEY}: client-1", f"{NODE_KEY}: admin-1"):
+    for header in (f"{NODE_KEY}: wrong", f"{API_KEY}: wrong", f"{NODE_KEY}: admin-1"):
         done = grpcurl("-H", header, locked.address, "list")
         assert done.returncode != 0, header
         assert "nauthenticated" in done.stderr.replace("Unauthenticated", "nauthenticated"), done.stderr
+
+
+def test_a_clients_key_opens_nothing_over_grpc(locked: Cluster, grpcurl: Grpcurl) -> None:
+    done = grpcurl("-H", f"{API_KEY}: client-1", locked.address, "list")
+    assert done.returncode != 0
+    assert "PermissionDenied desc = this key is for something else" in done.stderr
+
+
+def test_an_administrator_lists_tokens_and_the_audit_log(locked: Cluster, grpcurl: Grpcurl) -> None:
+    made = answer_of(
+        grpcurl(*BEARER, "-d", '{"key": {"name": "curl"}}', locked.address, "geniehive.v1.AccessService/CreateToken")
+    )
+    assert made["secret"].startswith("gh_")
+    assert made["key"]["scopes"] == ["inference"]
+    listed = answer_of(grpcurl(*ADMIN, locked.address, "geniehive.v1.AccessService/ListTokens"))
+    assert "curl" in [key["name"] for key in listed["keys"]]
+    revoke = ("-d", '{"name": "curl"}', locked.address, "geniehive.v1.AccessService/RevokeToken")
+    assert grpcurl(*NODE, *revoke).returncode != 0
+    assert answer_of(grpcurl(*ADMIN, *revoke)) == {}
+    newest = answer_of(grpcurl(*ADMIN, locked.address, "geniehive.v1.AccessService/ListAuditEntries"))["entries"][0]
+    assert (newest["actor"], newest["action"], newest["subject"]) == ("admin-1", "token.revoke", "curl")
 
 
 @pytest.mark.parametrize("method", ["DrainHost", "ForgetHost"])

@@ -80,7 +80,11 @@ def test_a_damaged_database_stops_the_control_plane_and_is_kept(tmp_path):
     ("name", "environ", "words"),
     [
         ("gateway", {"GENIEHIVE_GATEWAY__HOST": "0.0.0.0"}, "auth.client_api_keys is empty"),
-        ("control", {"GENIEHIVE_CONTROL__LISTEN": "0.0.0.0:0"}, "auth.node_api_keys is empty"),
+        (
+            "control",
+            {"GENIEHIVE_CONTROL__LISTEN": "0.0.0.0:0", "GENIEHIVE_CONTROL__TLS": "off"},
+            "control.tls is off: let it be on",
+        ),
         ("up", {"GENIEHIVE_GATEWAY__HOST": "0.0.0.0"}, "auth.client_api_keys is empty"),
     ],
 )

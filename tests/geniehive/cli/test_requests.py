@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from geniehive.cli import gateway_client
+from geniehive.cli.story import tell
 from geniehive.errors import ConfigError
 from tests.gateway.harness import gateway
 from tests.gateway.misbehaving import KEEP, answer, completion, upstream
@@ -157,3 +158,17 @@ def test_a_url_may_be_given_as_clients_have_it(tmp_path):
 def test_a_url_that_is_none_is_wrong_usage():
     with pytest.raises(ConfigError, match="--gateway"):
         gateway_client.GatewayClient(gateway_client.GatewayTarget(url="http://[::1"))
+
+
+async def test_explain_tells_where_a_request_stood_and_what_was_special_about_an_attempt(capsys):
+    async with upstream((completion(), KEEP)) as up, gateway(up.url) as gw:
+        request_id = await ask(gw)
+        async with httpx.AsyncClient() as http:
+            receipt = (await http.get(f"{gw.url}/v1/cluster/requests/{request_id}")).json()
+    assert receipt["timings"]["queue_position"] is None
+    receipt["timings"] |= {"queue_ms": 310.0, "queue_position": 3}
+    receipt["attempts"][0] |= {"note": "a hedge: nothing had come within 0.34 s", "error": "another service was faster"}
+    tell(receipt)
+    told = capsys.readouterr().out
+    assert "queue 310ms (number 3)" in told
+    assert "a hedge: nothing had come within 0.34 s; another service was faster" in told
