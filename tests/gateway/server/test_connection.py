@@ -303,3 +303,12 @@ async def test_an_idle_connection_is_closed_after_a_while(monkeypatch):
         async with asyncio.timeout(3):
             assert (await reader.read()).endswith(b"GET /g 0")
         writer.close()
+
+
+async def test_trailers_are_no_headers_of_the_next_request():
+    async with server() as made:
+        await raw(made.port, POST + b"transfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nx-api-key: y\r\n\r\n" + END)
+        assert [sorted(request.headers) for request in made.served.seen] == [
+            ["host", "transfer-encoding"],
+            ["connection", "host"],
+        ]
