@@ -58,6 +58,7 @@ from geniehive.renewal import Renewal
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 2048
+_ACCEPTED_AT_ONCE = 16  # connections a round of the loop
 _LAST_GRACE_S = 1.0  # for connections to close once nothing runs on them
 
 
@@ -141,9 +142,14 @@ async def _listen(
         header_timeout_s=limits.header_timeout_s,
         max_connections=limits.max_connections,
     )
-    listener = await asyncio.get_running_loop().create_server(
-        server, sock=sock, backlog=_BACKLOG, ssl=tls, ssl_handshake_timeout=HANDSHAKE_S if tls else None
-    )
+    # libuv accepts one connection a round of its loop and socket; with a thousand streams a round takes tens of
+    # milliseconds, and who comes new would wait for seconds. So the same socket is listened to several times.
+    listeners = [
+        await asyncio.get_running_loop().create_server(
+            server, sock=each, backlog=_BACKLOG, ssl=tls, ssl_handshake_timeout=HANDSHAKE_S if tls else None
+        )
+        for each in (sock, *(sock.dup() for _ in range(_ACCEPTED_AT_ONCE - 1)))
+    ]
     tune()
     try:
         ready(url_of(sock, tls=tls is not None))
@@ -152,7 +158,8 @@ async def _listen(
             _log.info("stopping: %d requests may finish within %g s", front.open_requests, drain_s)
         await front.drain(drain_s)
     finally:
-        listener.close()
+        for listener in listeners:
+            listener.close()
         await server.shutdown(_LAST_GRACE_S)
 
 
