@@ -42,5 +42,5 @@ def test_hostile_input_gets_no_500_no_hang_and_leaves_a_gateway_that_works(judge
 
     attack()
     judge.healthy()
-    assert {200, 400, 404} <= judge.statuses.keys(), "the input never came past the front door"
+    assert {200, 400} <= judge.statuses.keys(), "the input never came past the front door"
     assert engine.requests > 10
