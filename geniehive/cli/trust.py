@@ -55,7 +55,7 @@ def own_addresses(config: Config, *, listens: bool) -> tuple[str, ...]:
 def _may_be(address: str, listen: str) -> bool:
     """Whether a control plane that listens so may be the one at an address."""
     (host, port), (own, own_port) = parse_address(address), parse_address(listen)
-    return port == own_port and (is_loopback(host) or not is_loopback(own))
+    return own_port in {0, port} and (is_loopback(host) or not is_loopback(own))
 
 
 def _as_dialled(listen: str) -> tuple[str, ...]:
