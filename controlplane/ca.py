@@ -153,11 +153,17 @@ def public_key_sha256(request_der: bytes) -> bytes:
 def embedded(folder: Path, *, now: float) -> Authority:
     """The CA of a state folder; made if there is none. Raises ConfigError."""
     key_path, certificate_path = folder / "ca.key", folder / "ca.pem"
-    if not key_path.exists() and not certificate_path.exists():
+    missing = [path for path in (key_path, certificate_path) if not path.exists()]
+    if len(missing) == 1:
+        raise ConfigError(
+            f"{missing[0]} is missing, so the CA in {folder} is no use: restore it from a backup; or move away the other"
+            " of ca.key and ca.pem, and let everybody join again"
+        )
+    if missing:
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = _self_signed(key, now)
-        write_private(key_path, key_pem(key))
-        certificate_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        _write(key_path, key_pem(key), mode=0o600)
+        _write(certificate_path, certificate.public_bytes(serialization.Encoding.PEM), mode=0o644)
     return brought(certificate_path, key_path)
 
 
@@ -230,8 +236,8 @@ def read(path: Path, key: str) -> bytes:
         raise ConfigError(f"{key}: {path} cannot be read: {error.strerror or error}", param=key) from None
 
 
-def write_private(path: Path, data: bytes) -> None:
-    """Write a file that only this user can read, whole or not at all. Raises ConfigError."""
+def _write(path: Path, data: bytes, *, mode: int) -> None:
+    """Write a file, whole or not at all. Raises ConfigError."""
     from geniehive.membership import write_file  # noqa: PLC0415 - one way to write secrets, on the floor
 
-    write_file(path, data, mode=0o600)
+    write_file(path, data, mode=mode)

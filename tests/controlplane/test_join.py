@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from controlplane import app
+from controlplane.ca import embedded
 from controlplane.join_book import Member, MemberState, removed
 from controlplane.join_desk import Members
 from controlplane.server_tls import ServerTls, authority_of
@@ -579,6 +580,15 @@ async def test_files_that_cannot_be_a_ca_are_named(tmp_path, files, words):
     given = {key: str(tmp_path / name) for key, name in files.items()}
     with pytest.raises(ConfigError, match=words):
         await app.run(tls_config(tmp_path, **given), stop=asyncio.Event(), ready=lambda _: None)
+
+
+@pytest.mark.parametrize("lost", ["ca.key", "ca.pem"])
+def test_half_a_ca_is_not_made_whole_by_another(tmp_path, lost) -> None:
+    embedded(tmp_path, now=time.time())
+    (tmp_path / lost).unlink()
+    with pytest.raises(ConfigError, match=f"{lost} is missing.*restore it from a backup"):
+        embedded(tmp_path, now=time.time())
+    assert not (tmp_path / lost).exists()
 
 
 def test_nobodys_key_is_nobodys() -> None:
