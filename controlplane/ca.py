@@ -156,8 +156,8 @@ def embedded(folder: Path, *, now: float) -> Authority:
     missing = [path for path in (key_path, certificate_path) if not path.exists()]
     if len(missing) == 1:
         raise ConfigError(
-            f"{missing[0]} is missing, so the CA in {folder} is no use: restore it from a backup; or move away the other"
-            " of ca.key and ca.pem, and let everybody join again"
+            f"{missing[0]} is missing, so the CA in {folder} is no use: restore it from a backup; or move away the"
+            " other of ca.key and ca.pem, and let everybody join again"
         )
     if missing:
         key = ec.generate_private_key(ec.SECP256R1())

@@ -63,6 +63,8 @@ class Applicant(NamedTuple):
     proposed_name: str
     key_sha256: bytes
     peer: str
+    kinds: frozenset[str] = frozenset()
+    """What it can be; empty is anything."""
 
 
 class Admission(NamedTuple):
@@ -77,7 +79,7 @@ def name_for(ticket: Ticket | None, who: Applicant, now_ms: int) -> str:
 
     Raises:
         Unauthenticated: The token is not known, over, or used by another key.
-        InvalidRequest: It is for another name, or for any and none is given.
+        InvalidRequest: It is for another name or kind, or for any name and none is given.
     """
     if ticket is None or not hmac.compare_digest(ticket.secret_sha256, who.secret_sha256):
         raise Unauthenticated(f"this join token is not known here, or is too old to be remembered; {MORE}")
@@ -87,6 +89,8 @@ def name_for(ticket: Ticket | None, who: Applicant, now_ms: int) -> str:
         raise Unauthenticated(f"this join token was used already, by {ticket.used_as}: each works once; {MORE}")
     if not ticket.used_by and now_ms >= ticket.expires_at_ms:
         raise Unauthenticated(f"this join token has expired; {MORE}")
+    if who.kinds and ticket.kind not in who.kinds:
+        raise InvalidRequest(f"this join token is for a {ticket.kind}: paste the line as it was printed", param="token")
     bound = ticket.used_as or ticket.name
     if bound and who.name not in {"", bound}:
         raise InvalidRequest(f"this join token is for {ticket.kind} {bound}, not {who.name}", param="name")

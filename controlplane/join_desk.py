@@ -221,6 +221,7 @@ class JoinDesk:
             request.proposed_name,
             public_key_sha256(request.certificate_request),
             peer,
+            frozenset(KINDS[kind].value if kind in KINDS else kind for kind in request.kinds),
         )
         now_ms = self._clock.unix_ms()
 

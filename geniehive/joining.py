@@ -71,6 +71,7 @@ async def join(wish: Application, waiting: Callable[[str], None]) -> tuple[Crede
         certificate_request=certificate_request(key),
         name=wish.name,
         proposed_name=wish.proposed_name,
+        kinds=sorted(word for word, kind in _KINDS.items() if kind in wish.kinds),
     )
     answer = await _ask(wish.address, trusted, "Join", request)
     if answer.pending_approval:

@@ -75,6 +75,12 @@ class Membership:
             raise ConfigError(f"{self.folder} cannot be read ({error}): remove it and join again") from None
         return self._kept
 
+    def prepare(self) -> None:
+        """See that the folder can be written. Raises ConfigError."""
+        trial = self.folder / "trial"
+        write_file(trial, b"", mode=0o600)
+        trial.unlink(missing_ok=True)
+
     def keep(self, credentials: Credentials, joined: Joined) -> None:
         """Write everything; `joined.json` comes last, so that what is there is whole. Raises ConfigError."""
         self.renew(credentials)

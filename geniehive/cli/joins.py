@@ -127,6 +127,7 @@ def _apply(
         kinds=kinds,
         server_name=server_name or CONTROL_NAME,
     )
+    membership.prepare()  # before the token is used up
     credentials, joined = asyncio.run(join(wish, _waiting))
     membership.keep(credentials, joined)
     return joined

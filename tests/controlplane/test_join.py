@@ -131,6 +131,19 @@ async def test_the_same_request_again_gets_its_answer_again(tmp_path):
         assert second.certificate_chain_pem
 
 
+async def test_a_token_for_another_kind_is_refused_and_stays_good(tmp_path):
+    async with secure(tls_config(tmp_path)) as plane:
+        token = parse_join_token(await plane.token("gateway", "front"))
+
+        def as_one_of(*kinds):
+            return joining.Application(address=plane.address, token=token, name="", kinds=frozenset(kinds))
+
+        with pytest.raises(InvalidRequest, match="for a gateway: paste the line as it was printed"):
+            await joining.join(as_one_of(Kind.HOST), lambda _: None)
+        _, joined = await joining.join(as_one_of(Kind.GATEWAY), lambda _: None)
+        assert joined.name == "front"
+
+
 async def test_a_token_expires(tmp_path, monkeypatch):
     clock = {"ahead_ms": 0}
     real = app.SystemClock.unix_ms

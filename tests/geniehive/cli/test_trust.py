@@ -6,6 +6,8 @@ import msgspec
 import pytest
 
 from geniehive.cli.client import target
+from geniehive.cli.joins import _join
+from geniehive.errors import ConfigError
 from geniehive.identity import Kind
 from geniehive.membership import Joined
 
@@ -46,3 +48,12 @@ def test_a_config_that_says_where_it_listens_is_asked_not_the_cluster_of_the_log
 def test_the_login_counts_where_the_config_says_nothing_of_a_control_plane(logged_in, monkeypatch):
     monkeypatch.setattr("geniehive.cli.trust.credentials_for", lambda *_: None)
     assert target(None, "", "").addresses == ("hub:8801",)
+
+
+def test_where_nothing_can_be_kept_the_join_token_is_not_used(monkeypatch):
+    asked = []
+    monkeypatch.setattr("geniehive.joining.join", lambda *_: asked.append(1))
+    token = f"gh1-{'0' * 64}.abcd.{'s' * 32}"
+    with pytest.raises(ConfigError, match="choose another state_dir"):
+        _join(Kind.HOST, "/proc/nowhere", "hub:8801", token, ("", "h"), "")
+    assert not asked
