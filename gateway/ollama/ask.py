@@ -37,7 +37,7 @@ _SAMPLED: Final = frozenset(
     | {"mirostat_tau", "mirostat_eta", "presence_penalty", "frequency_penalty"}
 )
 _PICTURES: Final = (("/9j/", "jpeg"), ("R0lGOD", "gif"), ("UklGR", "webp"))
-_LEVELS: Final = frozenset({"low", "medium", "high", "max"})
+_LEVELS: Final = ("low", "medium", "high", "max")
 
 
 class Question(NamedTuple):

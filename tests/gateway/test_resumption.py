@@ -422,12 +422,11 @@ async def test_a_real_engine_goes_on_from_the_beginning_that_it_is_given(llama_s
     assert whole.startswith(begun)
 
 
-def http_of(gw, number):
-    """A request for a stream as bytes; its connection may be used again."""
-    body = json.dumps({**ASK, "n": 1}).encode()
-    last = b"connection: close\r\n" if number == 2 else b""
-    head = b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n%bcontent-length: %d\r\n\r\n"
-    return head % (CHAT.encode(), last, len(body)) + body
+def request_of(*, last):
+    """A request for a stream as bytes; after the last its connection is closed."""
+    body, kept = json.dumps(ASK).encode(), b"close" if last else b"keep-alive"
+    head = b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: %b\r\n"
+    return head % (CHAT.encode(), kept) + b"content-length: %d\r\n\r\n%b" % (len(body), body)
 
 
 REFUSED_LATER = {
@@ -449,11 +448,11 @@ async def test_a_stream_that_another_engine_ends_with_the_requests_own_error_end
         gateway(bad.url, refuses.url, good.url) as gw,
     ):
         reader, writer = await asyncio.open_connection("127.0.0.1", gw.port)
-        writer.write(http_of(gw, 1))
+        writer.write(request_of(last=False))
         async with asyncio.timeout(5):
             first = await reader.readuntil(b"\r\n0\r\n\r\n")
         await until(lambda: gw.front.open_requests == 0)
-        writer.write(http_of(gw, 2))
+        writer.write(request_of(last=True))
         async with asyncio.timeout(5):
             second = await reader.read()
         writer.close()
