@@ -26,7 +26,7 @@ from gateway.translate.parts import (
 
 _LEFT_OUT: Final = frozenset(
     {
-        "cache_control", "container", "context_management", "inference_geo", "mcp_servers", "messages", "metadata",
+        "cache_control", "container", "context_management", "inference_geo", "mcp_servers", "messages", "metadata", "n",
         "output_config", "output_format", "service_tier", "speed", "stop_sequences", "system", "thinking",
         "tool_choice", "tools",
     }

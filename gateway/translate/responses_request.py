@@ -26,7 +26,7 @@ from gateway.translate.tools import Toolbox, custom_arguments
 _LEFT_OUT: Final = frozenset(
     {
         "background", "client_metadata", "context_management", "conversation", "include", "input", "instructions",
-        "max_output_tokens", "max_tool_calls", "metadata", "previous_response_id", "prompt", "prompt_cache_key",
+        "max_output_tokens", "max_tool_calls", "metadata", "n", "previous_response_id", "prompt", "prompt_cache_key",
         "prompt_cache_retention", "reasoning", "safety_identifier", "service_tier", "store", "stream_options", "text",
         "tool_choice", "tools", "top_logprobs", "truncation",
     }
