@@ -10,7 +10,7 @@ import pytest
 
 from geniehive.resources import Asset, Operation, PromptPolicy, RequestPolicy, Role, RoutingPolicy
 from tests.agents.scripted import ROUTES, SAID, message_events, response_events, scripted_engine
-from tests.gateway.harness import gateway, service
+from tests.gateway.harness import gateway, role, service
 from tests.gateway.misbehaving import (
     CLOSE,
     HANG,
@@ -171,6 +171,28 @@ async def test_what_cannot_be_translated_goes_to_engines_with_the_route_alone():
         for _ in range(3):
             got = await post(gw, MESSAGES, {**ANTHROPIC, **SERVER_TOOL, "stream": True})
             assert got.status_code == 200
+    assert chat_only.seen == []
+
+
+@pytest.mark.parametrize(("path", "more"), [(MESSAGES, SERVER_TOOL), (COUNT, {})])
+async def test_where_the_engines_with_the_route_fail_those_without_are_not_asked(path, more):
+    fallback = role("f", assets=("chat-only",))
+    roles = (role("r", assets=("m",), fallback_roles=("f",)), fallback)
+    async with upstream((answer(502, {}), KEEP)) as own, upstream((completion("x"), KEEP)) as chat_only:
+        services = native(own.url), service(2, chat_only.url, asset="chat-only")
+        async with gateway(*services, roles=roles) as gw:
+            got = await post(gw, path, {**ANTHROPIC, **more, "model": "r"})
+    assert got.status_code == 502
+    assert chat_only.seen == []
+
+
+async def test_engines_with_the_route_are_found_behind_many_without():
+    async with upstream((completion("x"), KEEP)) as chat_only, scripted_engine(native=True) as own:
+        many = [service(number, chat_only.url) for number in range(1, 12)]
+        async with gateway(*many, native(own.url, 99)) as gw:
+            for _ in range(12):
+                got = await post(gw, MESSAGES, {**ANTHROPIC, **SERVER_TOOL, "stream": True})
+                assert got.status_code == 200
     assert chat_only.seen == []
 
 
