@@ -103,10 +103,14 @@ class Race:
             attempt.tried.until = self._exchange.now()
 
     def _time_out(self) -> None:
-        """The time for the first byte is over: all that still run have failed, unless it is the gateway that ends."""
+        """The time for the first byte is over: all that have not failed are late, unless it is the gateway that ends.
+
+        One that began in this very moment is as well: nobody has looked at it.
+        """
         if self._exchange.interruption is not None:
             return
-        late = [attempt for leg, attempt in self._legs.items() if not leg.done()]
+        lost = {id(each.attempt) for each in self.lost}
+        late = [attempt for attempt in self._legs.values() if id(attempt) not in lost]
         self.lost += [Lost(attempt, self._opening.too_late(attempt.tried, self._exchange.now())) for attempt in late]
 
     def _end(self, won: asyncio.Task[Begun | GenieHiveError | AttemptFailed] | None) -> None:
