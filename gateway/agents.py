@@ -178,6 +178,6 @@ def _check_messages(body: JsonBody) -> None:
         raise InvalidRequest("`messages` must be a list of turns", param="messages")
 
 
-def _owner(exchange: Exchange) -> str:
-    """The name of the key that asks."""
-    return getattr(exchange.principal, "name", "")
+def _owner(exchange: Exchange) -> object:
+    """The key that asks: the same one as long as it is good; its name may come to be another's."""
+    return exchange.principal

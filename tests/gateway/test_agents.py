@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 
 import httpx
 import msgspec
 import pytest
 
-from geniehive.resources import Asset, Operation, PromptPolicy, RequestPolicy, Role, RoutingPolicy
+from geniehive.resources import AccessKey, Asset, Operation, PromptPolicy, RequestPolicy, Role, RoutingPolicy
 from tests.agents.scripted import ROUTES, SAID, message_events, response_events, scripted_engine
 from tests.gateway.harness import gateway, role, service
 from tests.gateway.misbehaving import (
@@ -253,6 +254,20 @@ async def test_what_is_not_to_be_stored_is_not_and_other_keys_do_not_see_what_is
         ask = {**OPENAI, "previous_response_id": kept["id"]}
         assert (await post(gw, RESPONSES, ask, authorization="Bearer two")).status_code == 400
         assert (await post(gw, RESPONSES, ask, authorization="Bearer one")).status_code == 200
+
+
+async def test_a_new_token_of_an_old_name_does_not_see_what_the_old_one_kept():
+    def token(secret):
+        return AccessKey(name="ana", secret_sha256=sha256(secret.encode()).digest(), scopes=("inference",))
+
+    async with upstream((completion("x"), KEEP)) as engine, gateway(engine.url) as gw:
+        shape = gw.view.table.shape
+        gw.view.replace(msgspec.structs.replace(shape, access_keys={"ana": token("old")}))
+        kept = (await post(gw, RESPONSES, OPENAI, authorization="Bearer old")).json()["id"]
+        gw.view.replace(msgspec.structs.replace(shape, revision=2, access_keys={"ana": token("old")}))
+        assert (await post_get(gw, f"{RESPONSES}/{kept}", authorization="Bearer old")).status_code == 200
+        gw.view.replace(msgspec.structs.replace(shape, revision=3, access_keys={"ana": token("new")}))
+        assert (await post_get(gw, f"{RESPONSES}/{kept}", authorization="Bearer new")).status_code == 404
 
 
 ROLE = Role(
