@@ -56,6 +56,10 @@ class Race:
                     self._time_out()
                 finally:
                     self._end(won)
+        except BaseException:  # whoever leaves while the losers end has no use for the winner
+            if won is not None and isinstance(begun := won.result(), Begun):
+                begun.upstream.close()
+            raise
         finally:
             tried.until = tried.until or exchange.now()
             exchange.upstream_seconds += exchange.now() - tried.began
@@ -64,11 +68,11 @@ class Race:
                 raise exchange.interruption
             self._tell(self.lost[-1].attempt, "the request was refused elsewhere")
             return None
-        begun = won.result()
-        if not isinstance(begun, Begun):
-            raise begun
+        result = won.result()
+        if not isinstance(result, Begun):
+            raise result
         self._tell(self._legs[won], "another service was faster")
-        return self._legs[won], begun
+        return self._legs[won], result
 
     async def _compete(
         self, tasks: asyncio.TaskGroup, delay_s: float

@@ -1,7 +1,8 @@
 """Responses that clients may go on from: the last ones of this worker, bounded by number and by bytes.
 
 A response is kept with all that led to it, so `previous_response_id` needs one look. It is kept for the key that made
-it, and for nobody else: not for a later one of the same name either. Engines never see these ids: they get the whole conversation each time.
+it, and for nobody else: not for a later one of the same name either. Engines never see these ids: they get the whole
+conversation each time.
 """
 
 from __future__ import annotations

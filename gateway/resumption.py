@@ -101,18 +101,19 @@ class Resumption:
             if chosen is None:
                 break
             candidate, place = chosen
-            request = plan.build(candidate)
-            found = ways(plan.operation, candidate.service.protocol, request.body, sent)
-            way = found[refused]
-            comments.splice = splice = Splice(sent, goes_on=way.goes_on, note=_note(candidate, way))
-            again = _plan(plan, request._replace(body=way.body), splice, base, sent)
-            attempt = self._enter(exchange, candidate, place)
-            attempt.tried.resumed = way.how
+            attempt = self._enter(exchange, candidate, place)  # first: it gives the place back, whatever happens
             try:
+                request = plan.build(candidate)
+                found = ways(plan.operation, candidate.service.protocol, request.body, sent)
+                way = found[refused]
+                comments.splice = splice = Splice(sent, goes_on=way.goes_on, note=_note(candidate, way))
+                again = _plan(plan, request._replace(body=way.body), splice, base, sent)
+                attempt.tried.resumed = way.how
                 ended = await self._one(exchange, again, attempt, splice)
             finally:
                 attempt.close()
-                self._meter.resumed(way.how, attempt.tried.outcome)
+                if how := attempt.tried.resumed:
+                    self._meter.resumed(how, attempt.tried.outcome)
             if ended is _Ended.CUT or ended in _OVER:
                 break
             if ended is _Ended.REFUSED and refused + 1 < len(found):

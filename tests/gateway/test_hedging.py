@@ -258,3 +258,22 @@ async def begun(race, tasks, attempt):
     race._legs[leg] = attempt
     await leg
     raise TimeoutError
+
+
+async def test_a_client_that_leaves_while_the_loser_ends_frees_the_winner_too(monkeypatch):
+    async def leave(*_):
+        raise asyncio.CancelledError
+
+    async with (
+        upstream((HANG,)) as one,
+        upstream((STREAM_HEAD, chunk(delta("x")), HANG)) as two,
+        gateway(one.url, two.url, **LIMITS) as gw,
+    ):
+        seen_to_take(gw, 0.1)
+        monkeypatch.setattr(asyncio.TaskGroup, "__aexit__", leave)
+        with pytest.raises(httpx.TransportError):
+            await ask(gw)
+        monkeypatch.undo()
+        async with asyncio.timeout(2):
+            await two.gone.wait()
+        await until(lambda: gw.in_flight.counts == {})
