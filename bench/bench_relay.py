@@ -1,10 +1,12 @@
 """How much the gateway costs: short chats and event streams, side by side with other proxies in one run.
 
-    python bench/bench_relay.py [--seconds S] [--rounds N] [--streams 100,1000] [--peers] [--only NAME,...]
+    python bench/bench_relay.py [--seconds S] [--rounds N] [--streams 1000,2000] [--peers] [--only NAME,...]
+                                [--held N]
 
 Every proxy gets the same core, the same upstream and the same load; the rounds go round all of them, so that what
 else the machine does falls on each. Of the rounds the median is reported. The gateway is the real stack (control
-plane, node agent, gateway) with keys, routing and metrics on. docs/performance.md explains the figures.
+plane, node agent, gateway) with keys, routing and metrics on. Then, for the gateway alone: memory, open streams, a
+second worker, long prompts (--held 0 leaves that out). docs/performance.md explains the figures, and has the plot.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from kit import load, native, peers, report
+from kit import load, native, peers, plot, report, scale
 from kit.processes import BenchError, Cores, Processes, Program
 from kit.stack import MODEL, service, start_stack, start_upstream
 
@@ -64,8 +66,14 @@ def main() -> int:
                     program = programs.named(each.process)
                     _chats(each, program, ports[each.name], cores, options)
                     _streams(each, program, ports[each.name], cores, options)
+    held = scale.measure(cores, held=options.held, seconds=options.seconds) if options.held else None
     _print(tested, options)
-    path = report.save("relay", _as_json(tested, cores, options))
+    if held is not None:
+        print("\n" + report.table(("the gateway alone", "measured", "target"), scale.rows(held)))
+    path = report.save("relay", {**_as_json(tested, cores, options), "scale": held})
+    picture = path.with_suffix(".svg")
+    picture.write_text(_plot(tested, options))
+    print(f"\nplotted in {picture}", end="")
     print(f"\nwritten to {path}")
     return 0
 
@@ -74,9 +82,12 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=3, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--streams", default="100,1000", help="how many at once, each of 50 events a second")
+    parser.add_argument("--streams", default="1000,2000", help="how many at once, each of 50 events a second")
     parser.add_argument("--peers", action="store_true", help="SGLang's router and LiteLLM too, installed from PyPI")
     parser.add_argument("--only", default="", help="names, separated by commas")
+    parser.add_argument(
+        "--held", type=int, default=10_000, help="open streams on one worker; 0 skips what it does alone"
+    )
     options = parser.parse_args()
     options.streams = [int(count) for count in options.streams.split(",") if count]
     return options
@@ -210,6 +221,33 @@ def _print_streams(tested: Sequence[Tested], nginx: Tested | None, aiohttp: Test
         "of aiohttp", "missing",
     )  # fmt: skip
     print("\n" + report.table(head, rows))
+
+
+def _plot(tested: Sequence[Tested], options: argparse.Namespace) -> str:
+    """Bars for what docs/performance.md shows; the engine itself is left out, since it is no proxy."""
+    proxies = [each for each in tested if each.name != UPSTREAM]
+    panels = [
+        plot.Panel(
+            "short chats: requests a second, 64 connections", _bars(proxies, lambda e: e.chat("many", "requests_per_s"))
+        ),
+        plot.Panel("processor time of a request, µs", _bars(proxies, lambda e: e.chat("many", "cpu_us"))),
+    ]
+    for count in options.streams:
+        panels += [
+            plot.Panel(
+                f"{count:,} streams: events a second", _bars(proxies, lambda e, n=count: e.stream(n, "events_per_s"))
+            ),
+            plot.Panel(
+                f"{count:,} streams: 99th percentile of the delay, ms",
+                _bars(proxies, lambda e, n=count: e.stream(n, "p99_ms")),
+            ),
+        ]
+    return plot.svg(panels, marked=GATEWAY)
+
+
+def _bars(tested: Sequence[Tested], figure: Callable[[Tested], float | None]) -> list[tuple[str, float]]:
+    found = [(each.name, figure(each)) for each in tested]
+    return [(name, value) for name, value in found if value is not None]
 
 
 def _as_json(tested: Sequence[Tested], cores: Cores, options: argparse.Namespace) -> dict[str, Any]:

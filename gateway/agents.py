@@ -88,9 +88,8 @@ class Agents:
             messages_request.to_chat(body.fields)  # refuses what could not be answered either
             tokens = math.ceil(len(prompt_of({**body.fields, "tools": None})) / _BYTES_PER_TOKEN)
             tokens += math.ceil(len(msgspec.json.encode(body.fields.get("tools") or "")) / _BYTES_PER_TOKEN)
-            answer = Whole(200, msgspec.json.encode({"input_tokens": tokens}), "application/json")
-            answer.tell({_ESTIMATED: "true"})
-            return answer
+            told = msgspec.json.encode({"input_tokens": tokens})
+            return Whole(200, told, "application/json", {_ESTIMATED: "true"})
         dialogue = MessagesDialogue(exchange, body, self._policies, self._kept_back)
         headers = _headers(exchange, MESSAGES, stream=False)
 

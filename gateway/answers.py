@@ -1,146 +1,141 @@
 """Answers that write themselves: one piece for a whole one, straight to the transport for a stream.
 
-aiohttp's responses look at each answer for what ours never are (cookies, ranges, compression, a body of
-unknown kind), and wake a task for each piece of a stream. These are the two that engines' answers need.
-They are StreamResponses for whoever passes them on, and take nothing over from them but the name.
+`Whole` and `Stream` are what engines' answers need. Handlers that are asked once in a while may make aiohttp's
+`web.Response`; `whole` makes it one of ours. Ours are StreamResponses for whoever passes them on, and take nothing
+over from them but the name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 
 from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.helpers import rfc822_formatted_time
-from aiohttp.web_protocol import RequestHandler
 
+from gateway.server.connection import Connection
+from gateway.server.request import Request
 from geniehive.errors import GenieHiveError
 
-_REASONS = {status.value: status.phrase for status in HTTPStatus}
+_LINES = {status.value: f" {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 Ending = Callable[[GenieHiveError, bytes], bytes]
 """The events that end a broken stream in a dialect, from the error and from its body in OpenAI's envelope."""
 
 _JOINED = 64 * 1024  # a body up to this goes out in one piece with its head; a larger one is not copied
 
 
-class _Direct(web.StreamResponse):
+class Answer(web.StreamResponse):
     """What both have in common."""
 
-    def __init__(self, status: int, headers: dict[str, str]) -> None:  # not aiohttp's: it prepares what is not used
-        self.head = headers
-        """Headers of the answer, names in lower case."""
-        self._set_status(status, _REASONS.get(status, "Unknown"))
-        self._keep_alive: bool | None = None
-
-    @property
-    def keep_alive(self) -> bool | None:
-        """Whether another request may follow on the connection; None before the head is written."""
-        return self._keep_alive
+    status: int = 200
 
     def force_close(self) -> None:
-        """This answer is the last of its connection."""
-        self._keep_alive = False
-
-    def _head_for(self, request: web.BaseRequest) -> bytes:
-        """Status line and headers as bytes. Raises ValueError for a header that would break out of its line."""
-        ten = request.version.minor == 0 and request.version.major == 1
-        if self._keep_alive is None:
-            self._keep_alive = request.keep_alive
-        headers = "".join([f"{name}: {value}\r\n" for name, value in self.head.items()])
-        if headers.count("\n") != len(self.head) or headers.count("\r") != len(self.head) or "\0" in headers:
-            raise ValueError("a header of the answer has a control character")
-        if self._keep_alive is ten:
-            headers += "connection: keep-alive\r\n" if ten else "connection: close\r\n"
-        first = f"HTTP/1.{0 if ten else 1} {self._status} {self._reason}"
-        text = f"{first}\r\n{headers}date: {rfc822_formatted_time()}\r\n\r\n"
-        return text.encode("latin-1", "replace")
+        """Nothing: the connection is told by whoever serves it."""
 
 
-class Whole(_Direct):
-    """An answer whose body is at hand."""
+class Whole(Answer):
+    """An answer whose body is at hand. `head` are more headers, names in lower case."""
 
-    def __init__(self, status: int, body: bytes, content_type: str) -> None:
-        super().__init__(status, {})
-        self._bytes = body
-        self._content_kind = content_type
-        self._written = False
+    def __init__(  # not aiohttp's: it prepares what is not used
+        self, status: int, body: bytes, content_type: str, head: dict[str, str] | None = None
+    ) -> None:
+        self.status = status
+        self.content = body
+        self.kind = content_type
+        self.head = head
 
     @property
     def prepared(self) -> bool:
-        """Whether it has gone out."""
-        return self._written
+        """Whether it has gone out: whoever sends it knows."""
+        return False
 
-    def tell(self, headers: Mapping[str, str]) -> None:
-        """More headers."""
-        self.head.update(headers)
-
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Write all of it, and wait while the client takes no more."""
-        if self._written:
-            return None
-        self._written = True
-        body = self._bytes
-        self.head["content-type"] = self._content_kind
-        self.head["content-length"] = str(len(body))
-        head, writer = self._head_for(request), request.writer
-        transport = writer.transport
-        if transport is None or transport.is_closing():
-            raise ConnectionResetError("the client is gone")
+    def send(self, request: Request, lines: str, *, keep_alive: bool) -> None:
+        """Write all of it, with headers as lines that are known to be good. Raises ConnectionResetError."""
+        body = self.content
+        if self.head:
+            lines += header_lines(self.head)
+        if "\r" in self.kind or "\n" in self.kind:
+            raise ValueError("the content type has a line end")
+        head = _head(
+            self.status,
+            f"{lines}content-type: {self.kind}\r\ncontent-length: {len(body)}\r\n",
+            http10=request.http10,
+            keep_alive=keep_alive,
+        )
+        if request.method == "HEAD":
+            body = b""
         if len(body) > _JOINED:
-            transport.write(head)
-            transport.write(body)
+            request.connection.write(head)
+            request.connection.write(body)
         else:
-            transport.write(head + body)
-        writer.output_size += len(head) + len(body)
-        if request.protocol.writing_paused:
-            await writer.drain()
-        return writer
+            request.connection.write(head + body)
 
-    async def write_eof(self, data: bytes = b"") -> None:
-        """Nothing is left to do; `data` is never given."""
+    def sent_last(self) -> bytes:
+        """All of it as bytes, for a client whose request could not be read: nothing follows."""
+        lines = header_lines({**(self.head or {}), "content-type": self.kind, "content-length": str(len(self.content))})
+        return _head(self.status, lines, http10=False, keep_alive=False) + self.content
 
 
-class Stream(_Direct):
+def whole(response: web.StreamResponse) -> Whole:
+    """One of ours for what a handler made. Raises TypeError if that is not a response whose body is bytes."""
+    if type(response) is Whole:  # isinstance() is slow with classes of aiohttp
+        return response
+    if not isinstance(response, web.Response):
+        raise TypeError("an answer is a Whole, a Stream, or a web.Response")
+    body = b"" if response.body is None else response.body
+    if not isinstance(body, bytes | bytearray):
+        raise TypeError("an answer's body is bytes")
+    head = {name.lower(): value for name, value in response.headers.items()}
+    head.pop("content-length", None)
+    return Whole(response.status, bytes(body), head.pop("content-type", "application/octet-stream"), head)
+
+
+class Stream(Answer):
     """An answer that is written as it comes: chunked, or for HTTP/1.0 to the end of the connection."""
 
     ending: Ending | None = None
     """How a stream that broke says so; None is OpenAI's chat completions."""
 
-    def __init__(self, request: web.BaseRequest, status: int, headers: dict[str, str]) -> None:
-        super().__init__(status, headers)
-        self._writer = request.writer
-        self._protocol: RequestHandler = request.protocol
-        self._chunks = request.version >= (1, 1)
+    def __init__(self, request: Request, status: int, headers: dict[str, str]) -> None:
+        self.status = status
+        self._connection: Connection = request.connection
+        self._chunks = not request.http10
         self._over = False
+        lines = header_lines(headers)
         if self._chunks:
-            headers["transfer-encoding"] = "chunked"
-        else:
-            self.force_close()
-        self._send(self._head_for(request))
+            lines += "transfer-encoding: chunked\r\n"
+        self.last = request.http10 or not request.keep_alive
+        """Whether nothing may follow on its connection."""
+        self._connection.write(_head(status, lines, http10=request.http10, keep_alive=not self.last))
 
     @property
     def prepared(self) -> bool:
         """Its head is out from the start."""
         return True
 
+    def force_close(self) -> None:
+        """This answer is the last of its connection."""
+        self.last = True
+
     def push(self, data: bytes) -> bool:
         """Write now; False if the client should take what it has before more is written.
 
         Raises ConnectionResetError if the client is gone.
         """
+        connection = self._connection
         if data:
-            self._send(b"%x\r\n%b\r\n" % (len(data), data) if self._chunks else data)
-        return not self._protocol.writing_paused
-
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:  # noqa: ARG002 - aiohttp's
-        """Nothing is left to do."""
-        return self._writer
+            transport = connection.transport
+            if transport is None or transport.is_closing():
+                raise ConnectionResetError("the client is gone")
+            transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunks else data)
+        return not connection.writing_paused
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         """Write, and wait while the client takes no more."""
         if not self.push(bytes(data)):
-            await self._writer.drain()
+            await self._connection.drain()
 
     async def write_eof(self, data: bytes = b"") -> None:
         """The end of the body, once."""
@@ -148,12 +143,28 @@ class Stream(_Direct):
             self._over = True
             self.push(data)
             if self._chunks:
-                self._send(b"0\r\n\r\n")
-            await self._writer.drain()
+                self._connection.write(b"0\r\n\r\n")
+            await self._connection.drain()
 
-    def _send(self, data: bytes) -> None:
-        transport = self._protocol.transport
-        if transport is None or transport.is_closing():
-            raise ConnectionResetError("the client is gone")
-        transport.write(data)
-        self._writer.output_size += len(data)
+
+def header_lines(headers: dict[str, str]) -> str:
+    """Headers as they are sent. Raises ValueError for one that would break out of its line."""
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if lines.count("\n") != len(headers) or lines.count("\r") != len(headers) or "\0" in lines:
+        raise ValueError("a header of the answer has a control character")
+    return lines
+
+
+def _head(status: int, lines: str, *, http10: bool, keep_alive: bool) -> bytes:
+    """Status line and headers as bytes."""
+    if keep_alive is http10:
+        lines += "connection: keep-alive\r\n" if http10 else "connection: close\r\n"
+    first = _LINES.get(status) or f" {status} Unknown\r\n"
+    text = f"HTTP/1.{0 if http10 else 1}{first}{lines}{_date(int(time.time()))}"
+    return text.encode("latin-1", "replace")
+
+
+@lru_cache(maxsize=2)
+def _date(second: int) -> str:
+    """The last lines of a head in this second since the Unix epoch."""
+    return f"date: {formatdate(second, usegmt=True)}\r\n\r\n"

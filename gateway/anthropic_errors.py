@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Final
 
 import msgspec
-from aiohttp import web
 
+from gateway.answers import Whole
 from gateway.errors import message_in
 from geniehive.errors import GenieHiveError, wire_of
 
@@ -42,7 +42,6 @@ def ending(error: GenieHiveError, body: bytes, request_id: str) -> bytes:
     return b"event: error\ndata: " + shaped + b"\n\n"
 
 
-def reshape(response: web.StreamResponse, request_id: str) -> None:
+def reshape(response: Whole, request_id: str) -> None:
     """Bring an error that has not gone out into Anthropic's shape."""
-    if isinstance(response, web.Response) and response.status >= 400 and isinstance(response.body, bytes):
-        response.body = in_anthropics_shape(response.status, response.body, request_id)
+    response.content = in_anthropics_shape(response.status, response.content, request_id)

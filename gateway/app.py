@@ -8,7 +8,6 @@ the rest with an error, and goes.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import random
 import secrets
@@ -26,7 +25,7 @@ from gateway.auth import INFERENCE, Authenticator
 from gateway.circuit import Circuits
 from gateway.cluster import ClusterViews
 from gateway.control_link import ControlLink
-from gateway.http import Server
+from gateway.http import refusal_of
 from gateway.https import HANDSHAKE_S, Https
 from gateway.inflight import InFlight
 from gateway.key_watch import KeyWatch
@@ -48,12 +47,13 @@ from gateway.operations import Operations
 from gateway.own_metrics import OwnMetrics
 from gateway.permits import Permits
 from gateway.receipts import Receipts
-from gateway.relay import Spawn
 from gateway.request_views import RequestViews
 from gateway.router import Router
 from gateway.routes import Desks, route_table
 from gateway.routing_watch import RoutingWatch
+from gateway.server.server import Server, Spawn
 from gateway.siblings import Siblings
+from gateway.tuning import tune
 from gateway.upstream import Upstream
 from gateway.view import RoutingView
 from gateway.workers import run_workers
@@ -64,7 +64,7 @@ from geniehive.renewal import Renewal
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 2048
-_YOUNG_OBJECTS = 20_000  # allocated beyond those freed, before the collector looks at the young ones
+_ACCEPTED_AT_ONCE = 16  # connections a round of the loop
 _LAST_GRACE_S = 1.0  # for connections to close once nothing runs on them
 
 
@@ -119,10 +119,11 @@ async def serve(
         view.certificate_end = lambda: renewal.expires_at
         renewing = tasks.create_task(renewal.run())
         cluster = ClusterViews(view, in_flight, link.channel, node_key, config)
-        front = build_app(config, view, in_flight, upstream, cluster, requests, spawner(tasks))
+        spawn = spawner(tasks)
+        front = build_app(config, view, in_flight, upstream, cluster, requests, spawn)
         async with requests.answering():
             following = tasks.create_task(https.follow(reload or asyncio.Event())) if https else None
-            await _listen(config, sock, front, stop, ready, https.context if https else None)
+            await _listen(config, sock, front, spawn, stop, ready, https.context if https else None)
             if following is not None:
                 following.cancel()
         watching.cancel()
@@ -133,17 +134,29 @@ async def _listen(
     config: Config,
     sock: socket.socket,
     front: Front,
+    spawn: Spawn,
     stop: asyncio.Event,
     ready: Callable[[str], None],
     tls: ssl.SSLContext | None,
 ) -> None:
     """Answer until told to stop, then drain. The port stays open meanwhile: /readyz has to say no."""
     limits, drain_s = config.gateway, config.gateway.drain_timeout_s
-    server = Server(front, header_timeout_s=limits.header_timeout_s, max_connections=limits.max_connections)
-    listener = await asyncio.get_running_loop().create_server(
-        server, sock=sock, backlog=_BACKLOG, ssl=tls, ssl_handshake_timeout=HANDSHAKE_S if tls else None
+    server = Server(
+        front,
+        refusal_of,
+        spawn,
+        header_timeout_s=limits.header_timeout_s,
+        max_connections=limits.max_connections,
     )
-    calm_collector()
+    # libuv accepts one connection a round of its loop and socket; with a thousand streams a round takes tens of
+    # milliseconds, and who comes new would wait for seconds. So the same socket is listened to several times.
+    listeners = [
+        await asyncio.get_running_loop().create_server(
+            server, sock=each, backlog=_BACKLOG, ssl=tls, ssl_handshake_timeout=HANDSHAKE_S if tls else None
+        )
+        for each in (sock, *(sock.dup() for _ in range(_ACCEPTED_AT_ONCE - 1)))
+    ]
+    tune()
     try:
         ready(url_of(sock, tls=tls is not None))
         await stop.wait()
@@ -151,19 +164,9 @@ async def _listen(
             _log.info("stopping: %d requests may finish within %g s", front.open_requests, drain_s)
         await front.drain(drain_s)
     finally:
-        listener.close()
-        server.pre_shutdown()
+        for listener in listeners:
+            listener.close()
         await server.shutdown(_LAST_GRACE_S)
-
-
-def calm_collector() -> None:
-    """Let Python's collector of cycles look less often, and never at what will stay anyway.
-
-    Requests leave no cycles behind; with its defaults it goes over all open streams again and again to find none.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_YOUNG_OBJECTS, 20, 20)
 
 
 class Keepers(NamedTuple):

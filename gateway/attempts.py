@@ -24,9 +24,10 @@ from gateway.hedging import Race
 from gateway.middleware import Meter
 from gateway.opening import Begun, Opening
 from gateway.plan import Plan, as_it_is
-from gateway.relay import Comments, Spawn, end_with
+from gateway.relay import Comments, end_with
 from gateway.resumption import Resumption
 from gateway.retry_budget import RetryBudget
+from gateway.server.server import Spawn
 from gateway.turns import Failed, following
 from gateway.verdict import LONGEST_WAIT_S, AttemptFailed
 from geniehive.config import GatewayConfig

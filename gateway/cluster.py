@@ -24,6 +24,8 @@ from gateway.exchange import Exchange
 from gateway.inflight import InFlight
 from gateway.intake import read_json
 from gateway.plain import Json, plain
+from gateway.relay import commit
+from gateway.server.request import Request
 from gateway.view import RoutingView
 from geniehive import codec, dial
 from geniehive.benchmarks.report import samples_in
@@ -43,6 +45,7 @@ from geniehive.v1 import cluster_service_pb2_grpc as cluster_rpc
 
 _ANSWER_WITHIN_S: Final = 5.0
 _FOREVER_S: Final = 1e8
+_CONTROL_PLANE_GONE: Final = b'event: error\ndata: {"message":"the control plane went away: connect again"}\n\n'
 _DEFAULTS: Final = Config()
 
 
@@ -67,19 +70,19 @@ class ClusterViews:
         self._weights = config.routing.weights
         self.orders = ClusterOrders(channel, node_key, config.gateway)
 
-    async def hosts(self, request: web.Request) -> web.Response:
+    async def hosts(self, request: Request) -> web.Response:
         """GET /v1/cluster/hosts[/{host_id}]."""
         return self._listed(request, "host_id", self._view.current().snapshot.hosts)
 
-    async def services(self, request: web.Request) -> web.Response:
+    async def services(self, request: Request) -> web.Response:
         """GET /v1/cluster/services[/{service_id}]."""
         return self._listed(request, "service_id", self._view.current().snapshot.services)
 
-    async def roles(self, request: web.Request) -> web.Response:
+    async def roles(self, request: Request) -> web.Response:
         """GET /v1/cluster/roles[/{role_id}]."""
         return self._listed(request, "role_id", self._view.current().shape.roles)
 
-    def _listed(self, request: web.Request, key: str, things: dict[str, Any]) -> web.Response:
+    def _listed(self, request: Request, key: str, things: dict[str, Any]) -> web.Response:
         """One thing by the id in the path, else all by id."""
         if (wanted := request.match_info.get(key)) is None:
             return self._answer({"object": "list", "data": [plain(things[name]) for name in sorted(things)]})
@@ -87,7 +90,7 @@ class ClusterViews:
             raise NotFound(f"no {key.removesuffix('_id')} {wanted!r}; there are: {_some(things)}", param=key)
         return self._answer(plain(things[wanted]))
 
-    async def health(self, _request: web.Request) -> web.Response:
+    async def health(self, _request: Request) -> web.Response:
         """GET /v1/cluster/health: the cluster in a few numbers."""
         table = self._view.current()
         services = table.shape.services.values()
@@ -105,7 +108,7 @@ class ClusterViews:
             }
         )
 
-    async def resolve(self, request: web.Request) -> web.Response:
+    async def resolve(self, request: Request) -> web.Response:
         """GET /v1/cluster/routes/resolve?model=…[&operation=…]: what a name leads to now."""
         name = request.query.get("model")
         if not name:
@@ -160,7 +163,7 @@ class ClusterViews:
     async def _body(self, exchange: Exchange) -> bytes:
         return await read_json(exchange, cap=self._limits.max_body_bytes, timeout_s=self._limits.body_timeout_s)
 
-    async def benchmarks(self, request: web.Request) -> web.Response:
+    async def benchmarks(self, request: Request) -> web.Response:
         """GET /v1/cluster/benchmarks[?service_id=…&workload=…&limit=…]: samples, newest first."""
         query = benchmark_pb.ListSamplesRequest(
             service_id=request.query.get("service_id", ""),
@@ -175,27 +178,28 @@ class ClusterViews:
 
     async def events(self, exchange: Exchange) -> web.StreamResponse:
         """GET /v1/cluster/events[?host_id=…]: what happens, as server-sent events, until the client leaves."""
-        request = exchange.request
-        query = cluster_pb.WatchEventsRequest(host_id=request.query.get("host_id", ""))
+        query = cluster_pb.WatchEventsRequest(host_id=exchange.request.query.get("host_id", ""))
         call = self._cluster.WatchEvents(query, metadata=self._metadata)
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
         try:
             async with exchange.deadline(_FOREVER_S):
                 await call.wait_for_connection()
-                await response.prepare(request)
+                response = commit(exchange)
                 async for event in call:
                     await response.write(_sse(event))
         except TimeoutError:  # it was interrupted: its key was revoked, it took too long, or the gateway stops
             why = exchange.interruption or NotReady("the stream has ended: connect again")
-            if not response.prepared:
+            if exchange.response is None:
                 raise why from None
+            response = exchange.response
             await response.write(b"event: error\n" + error_event(why))
         except grpc.aio.AioRpcError as error:
-            if not response.prepared:
+            if exchange.response is None:
                 raise unreachable(error) from error
-            await response.write(b'event: error\ndata: {"message":"the control plane went away: connect again"}\n\n')
+            response = exchange.response
+            await response.write(_CONTROL_PLANE_GONE)
         finally:
             call.cancel()
+        await response.write_eof()
         return response
 
     def _answer(self, body: Json) -> web.Response:

@@ -20,10 +20,10 @@ _EARLY_S = 0.002  # loops count in whole milliseconds
 class Alarm:
     """Calls once at a time that may move. Times are of the monotonic clock, in seconds."""
 
-    __slots__ = ("_call", "_due", "_handle", "_loop", "_rings")
+    __slots__ = ("_call", "_due", "_handle", "_rings", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self.loop = loop
         self._handle: asyncio.TimerHandle | None = None
         self._rings = 0.0
         self._due = 0.0
@@ -50,7 +50,7 @@ class Alarm:
         if self._handle is not None:
             self._handle.cancel()
         self._rings = due
-        self._handle = self._loop.call_later(max(0.0, due - time.monotonic()), self._ring)
+        self._handle = self.loop.call_later(max(0.0, due - time.monotonic()), self._ring)
 
     def _ring(self) -> None:
         self._handle = None
@@ -79,7 +79,7 @@ class Deadline:
         self._before = 0
 
     async def __aenter__(self) -> Self:
-        self._task = task = asyncio.current_task()
+        self._task = task = asyncio.current_task(self._alarm.loop)
         self._before = task.cancelling() if task is not None else 0
         self._alarm.set(self._due, self._expire)
         return self

@@ -8,12 +8,10 @@ import time
 from collections.abc import Callable
 from itertools import count
 
-from aiohttp import HttpVersion11, web
-from aiohttp.web_urldispatcher import SystemRoute, UrlMappingMatchInfo
-
 from gateway.answers import Ending, Stream
-from gateway.deadline import Alarm, Deadline
+from gateway.deadline import Deadline
 from gateway.plan import Cut
+from gateway.server.request import Request
 from geniehive.errors import GenieHiveError, UpstreamError
 from geniehive.resources import Operation
 from geniehive.routing.candidate import Candidate, Resolution
@@ -21,47 +19,14 @@ from geniehive.routing.ledger import Ask
 from geniehive.routing.receipt import Decision, Tried
 from geniehive.routing.steady import Steadied
 
-
-class Request(web.Request):
-    """aiohttp's request, with a place for the name in its path, for handlers that look there."""
-
-    _names: UrlMappingMatchInfo | None = None
-    alarm: Alarm
-    """The one timer of its connection."""
-    ancient = False
-    """Whether it came as HTTP/0.9, which nothing but a status line of HTTP/1 can answer."""
-
-    @property
-    def on_writable(self) -> Callable[[], None] | None:
-        """What is called when the client takes bytes again, after it had not."""
-        found: Callable[[], None] | None = self._protocol.on_writable  # type: ignore[attr-defined]
-        return found
-
-    @on_writable.setter
-    def on_writable(self, call: Callable[[], None] | None) -> None:
-        self._protocol.on_writable = call  # type: ignore[attr-defined]
-
-    @property
-    def match_info(self) -> UrlMappingMatchInfo:
-        """Names from the path; empty for a route without one."""
-        if self._names is None:
-            self._names = UrlMappingMatchInfo({}, SystemRoute(web.HTTPNotFound()))
-        return self._names
-
-    def renew(self) -> None:
-        """Go on as HTTP/1.1 if it is older than HTTP/1."""
-        if self._version.major < 1:
-            self._version, self.ancient = HttpVersion11, True
-
-    def name(self, key: str, value: str) -> None:
-        """Remember a name from the path."""
-        self.match_info[key] = value
+_MOST_NAMES = 4096
 
 
 class Exchange:
     """Mutable, written by the one task that serves the request; times are seconds of the monotonic clock."""
 
     __slots__ = (
+        "_names",
         "_scope",
         "ask",
         "attempts",
@@ -95,7 +60,10 @@ class Exchange:
         "upstream_seconds",
     )
 
-    def __init__(self, request: Request, request_id: str, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(  # noqa: PLR0915 - a line an attribute
+        self, request: Request, request_id: str, loop: asyncio.AbstractEventLoop, names: Names
+    ) -> None:
+        self._names = names
         self.request = request
         self.request_id = request_id
         self.loop = loop
@@ -184,17 +152,44 @@ class Exchange:
 
     def headers(self, *, decided: bool = True) -> dict[str, str]:
         """The answer headers that tell who answered, and what that cost; `decided` is whether that is known."""
-        spent = max(0.0, self.now() - self.began - self.body_seconds - self.queue_seconds - self.upstream_seconds)
+        return dict(line.split(": ", 1) for line in self.lines(decided=decided).split("\r\n")[:-1])
+
+    def lines(self, *, decided: bool = True) -> str:
+        """The same as they are sent, each line with its end."""
+        spent = self.now() - self.began - self.body_seconds - self.queue_seconds - self.upstream_seconds
+        spent = max(spent, 0.0)
         self.overhead_seconds = spent if self.attempts else None
-        found = {"server": "geniehive", "x-request-id": self.request_id}
-        if decided and self.candidate is not None:
-            found["x-geniehive-service"] = printable(self.candidate.service.service_id)
-            found["x-geniehive-host"] = printable(self.candidate.host.host_id)
-            found["x-geniehive-model"] = printable(self.candidate.asset.asset_id)
-        found["x-geniehive-attempts"] = str(self.attempts)
-        found["x-geniehive-queue-ms"] = f"{self.queue_seconds * 1000:.0f}"
-        found["x-geniehive-overhead-ms"] = f"{spent * 1000:.2f}"
-        return found
+        candidate = self.candidate
+        who = "" if candidate is None or not decided else self._names.lines(candidate)
+        return (
+            f"server: geniehive\r\nx-request-id: {self.request_id}\r\n{who}"
+            f"x-geniehive-attempts: {self.attempts}\r\nx-geniehive-queue-ms: {self.queue_seconds * 1000:.0f}\r\n"
+            f"x-geniehive-overhead-ms: {spent * 1000:.2f}\r\n"
+        )
+
+
+class Names:
+    """The headers that name a candidate, made once for each: there are as many as services have models."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Candidate, str]] = {}  # by identity: a candidate is costly to compare
+
+    def lines(self, candidate: Candidate) -> str:
+        """Each with its line's end."""
+        known = self._known.get(id(candidate))
+        if known is None or known[0] is not candidate:
+            if len(self._known) >= _MOST_NAMES:  # the cluster has changed its shape since
+                self._known.clear()
+            known = self._known[id(candidate)] = (candidate, _lines_of(candidate))
+        return known[1]
+
+
+def _lines_of(candidate: Candidate) -> str:
+    return (
+        f"x-geniehive-service: {printable(candidate.service.service_id)}\r\n"
+        f"x-geniehive-host: {printable(candidate.host.host_id)}\r\n"
+        f"x-geniehive-model: {printable(candidate.asset.asset_id)}\r\n"
+    )
 
 
 class RequestIds:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-
-from aiohttp import hdrs, http_exceptions, web
+from collections.abc import Mapping
 
 from gateway.exchange import Exchange
+from gateway.server.body import BodyError
+from gateway.server.request import text
 from geniehive.errors import InvalidRequest, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
 
 _MIN_RATE = 500  # bytes a second, over the whole body: a trickle is an attack (as Apache's mod_reqtimeout has it)
@@ -30,7 +31,7 @@ class ClientBody:
         if length is not None and length > cap:
             raise PayloadTooLarge(f"the body has {length} bytes; at most {cap} are taken")
         self._exchange = exchange
-        self._content = exchange.request.content
+        self._content = exchange.request.body
         self._cap = cap
         self._timeout_s = timeout_s
         self._deadline = exchange.now() + timeout_s
@@ -44,10 +45,10 @@ class ClientBody:
         latest = min(began + self._timeout_s, self._deadline + self.received / _MIN_RATE)
         try:
             async with asyncio.timeout_at(latest):
-                piece = await self._content.readany()
+                piece = await self._content.read()
         except TimeoutError:
             raise RequestTimeout(f"the body did not arrive within {self._timeout_s:g} s; send it faster") from None
-        except (web.RequestPayloadError, http_exceptions.HttpProcessingError) as error:
+        except BodyError as error:
             raise InvalidRequest("the body is not valid HTTP: its length or its chunks are wrong") from error
         finally:
             self._exchange.body_seconds += self._exchange.now() - began
@@ -56,8 +57,8 @@ class ClientBody:
 
     async def all(self) -> bytes:
         """The whole body."""
-        if self._content.is_eof() and self._content.exception() is None:  # it came with its headers
-            whole = self._content.read_nowait(-1)
+        whole = self._content.whole()
+        if whole is not None:  # it came with its headers
             self._count(len(whole))
             return whole
         pieces = []
@@ -74,9 +75,17 @@ class ClientBody:
 
 async def read_json(exchange: Exchange, *, cap: int, timeout_s: float) -> bytes:
     """A JSON body as bytes, expanded where it was compressed; not yet checked to be JSON."""
-    headers = exchange.request.headers
-    check_type(headers.get(hdrs.CONTENT_TYPE), "application/json")
-    encoding = headers.get(hdrs.CONTENT_ENCODING, "").strip().lower()
+    fields = exchange.request.fields
+    kind = fields.get(b"content-type")
+    if kind != b"application/json":
+        check_type(None if kind is None else text(kind), "application/json")
+    if b"content-encoding" in fields or b"expect" in fields:
+        return await _read_encoded(exchange, fields, cap, timeout_s)
+    return await ClientBody(exchange, cap=cap, timeout_s=timeout_s).all()
+
+
+async def _read_encoded(exchange: Exchange, fields: Mapping[bytes, bytes], cap: int, timeout_s: float) -> bytes:
+    encoding = text(fields.get(b"content-encoding", b"")).strip().lower()
     if encoding not in {"", "identity"} and encoding not in _WINDOW_BITS:
         raise UnsupportedMediaType(f"content-encoding {encoding[:32]!a} is not taken; send gzip, deflate or none")
     body = ClientBody(exchange, cap=cap, timeout_s=timeout_s)
@@ -87,14 +96,12 @@ async def read_json(exchange: Exchange, *, cap: int, timeout_s: float) -> bytes:
 
 async def welcome(exchange: Exchange) -> None:
     """Tell a client that asked first that its body is wanted (RFC 9110, 10.1.1)."""
-    expected = exchange.request.headers.get(hdrs.EXPECT)
+    expected = exchange.request.fields.get(b"expect")
     if expected is None:
         return
-    if expected.lower() != "100-continue":
+    if expected.lower() != b"100-continue":
         raise InvalidRequest("`Expect` is understood with 100-continue only")
-    writer = exchange.request.writer
-    await writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    writer.output_size = 0  # of the answer itself nothing has been sent
+    exchange.request.connection.welcome()
 
 
 def check_type(given: str | None, wanted: str) -> None:

@@ -8,10 +8,12 @@ the size of the cluster.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
@@ -30,40 +32,81 @@ _WAIT_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120)
 _OVERHEAD_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.1)
 
 
+class Tallies(Collector):
+    """What is counted with every request: plain numbers, since Prometheus' own counters take a lock for each.
+
+    `requests` is by operation and status, `attempts` by service and outcome, `ttft` by operation.
+    """
+
+    def __init__(self) -> None:
+        self.requests: dict[tuple[str, int], int] = {}
+        self.attempts: dict[tuple[str, str], int] = {}
+        self.ttft: dict[str, Buckets] = {}
+        self.overhead = Buckets(_OVERHEAD_BUCKETS)
+
+    def first_byte(self, operation: str, seconds: float) -> None:
+        """An answer began so long after its request had come."""
+        buckets = self.ttft.get(operation)
+        if buckets is None:
+            buckets = self.ttft[operation] = Buckets(_TTFT_BUCKETS)
+        buckets.observe(seconds)
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing is known before the first scrape."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """See Collector."""
+        text = "Requests answered, by operation and HTTP status."
+        requests = CounterMetricFamily("geniehive_gateway_requests", text, labels=("operation", "status"))
+        for (operation, status), count in self.requests.items():
+            requests.add_metric((operation, str(status)), count)
+        text = "Attempts at services, by outcome: ok, failed, cut or cancelled."
+        attempts = CounterMetricFamily("geniehive_gateway_attempts", text, labels=("service", "outcome"))
+        for labels, count in self.attempts.items():
+            attempts.add_metric(labels, count)
+        text = "Time from the request's arrival to the first byte of its answer."
+        ttft = HistogramMetricFamily("geniehive_gateway_ttft_seconds", text, labels=("operation",))
+        for operation, seen in self.ttft.items():
+            ttft.add_metric((operation,), *seen.so_far())
+        text = "Time that the gateway itself added before the first attempt."
+        overhead = HistogramMetricFamily("geniehive_gateway_overhead_seconds", text)
+        overhead.add_metric((), *self.overhead.so_far())
+        return requests, attempts, ttft, overhead
+
+
+class Buckets:
+    """A histogram; `bounds` go up."""
+
+    __slots__ = ("_bounds", "_counts", "_sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """One more."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def so_far(self) -> tuple[list[tuple[str, float]], float]:
+        """Bounds with the number of values up to each, and the sum of all."""
+        names = [*(repr(float(bound)) for bound in self._bounds), "+Inf"]
+        return [(name, float(upto)) for name, upto in zip(names, accumulate(self._counts), strict=True)], self._sum
+
+
 class Metrics:
     """The metrics of one worker."""
 
     def __init__(self, view: RoutingView, in_flight: InFlight, circuits: Circuits, line: Queue) -> None:
         self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "geniehive_gateway_requests",
-            "Requests answered, by operation and HTTP status.",
-            ("operation", "status"),
-            registry=self.registry,
-        )
-        self.attempts = Counter(
-            "geniehive_gateway_attempts",
-            "Attempts at services, by outcome: ok, failed, cut or cancelled.",
-            ("service", "outcome"),
-            registry=self.registry,
-        )
+        self.tallies = Tallies()
+        self.registry.register(self.tallies)
         self.resumptions = Counter(
             "geniehive_gateway_resumptions",
             "Attempts to go on with a cut stream, by how (prefill, append, repeat) and outcome.",
             ("how", "outcome"),
-            registry=self.registry,
-        )
-        self.ttft = Histogram(
-            "geniehive_gateway_ttft_seconds",
-            "Time from the request's arrival to the first byte of its answer.",
-            ("operation",),
-            buckets=_TTFT_BUCKETS,
-            registry=self.registry,
-        )
-        self.overhead = Histogram(
-            "geniehive_gateway_overhead_seconds",
-            "Time that the gateway itself added before the first attempt.",
-            buckets=_OVERHEAD_BUCKETS,
             registry=self.registry,
         )
         self.queue_wait = Histogram(

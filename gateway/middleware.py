@@ -13,13 +13,14 @@ from typing import Protocol
 
 from aiohttp import web
 
-from gateway.answers import Whole
+from gateway.answers import Stream, whole
 from gateway.anthropic_errors import reshape, speaks_anthropic
 from gateway.errors import error_response
-from gateway.exchange import Exchange, Request, RequestIds
+from gateway.exchange import Exchange, Names, RequestIds
 from gateway.http import RouteTable
 from gateway.overdue import Overdue
-from geniehive.errors import GenieHiveError, InvalidRequest, MethodNotAllowed, NotReady
+from gateway.server.request import Request
+from geniehive.errors import GenieHiveError, MethodNotAllowed, NotReady
 
 _log = logging.getLogger(__name__)
 _DRAINING_RETRY_S = 1
@@ -60,21 +61,38 @@ class Front:
         self._meter = meter
         self._refused_when_draining = refused_when_draining
         self._ids = RequestIds()
+        self._names = Names()
+        self._loop = asyncio.get_running_loop()
         self._open: set[Exchange] = set()
         self._overdue = Overdue(self._open, request_timeout_s)
         self._idle = asyncio.Event()
         self.draining = False
 
-    async def __call__(self, request: Request) -> web.StreamResponse:
-        """Answer one request; never raises but for a client that is gone."""
-        exchange = Exchange(request, self._ids.new(), asyncio.get_running_loop())
+    async def __call__(self, request: Request) -> bool:
+        """Answer one request; whether another may follow on its connection. Raises only for a client that is gone."""
+        exchange = Exchange(request, self._ids.new(), self._loop, self._names)
         self._open.add(exchange)
-        self._overdue.watch(exchange.loop)
+        if not self._overdue.watching:
+            self._overdue.watch(self._loop)
         status = 499  # the client went away: nobody reads the answer
         try:
-            response = await self._answer(exchange)
-            status = response.status
-            return response
+            answer = await self._answer(exchange)
+            keep = request.keep_alive and not self.draining
+            if type(answer) is Stream:  # isinstance() is slow with classes of aiohttp
+                keep = keep and not answer.last
+                if answer is not exchange.response:
+                    raise TypeError("a stream that its exchange knows nothing of")
+            else:
+                if exchange.response is not None:
+                    # A stream had begun and its handler failed: the client must not take it as complete.
+                    request.connection.abort()
+                    raise ConnectionResetError("the answer had begun when it failed")
+                made = whole(answer)
+                if made.status >= 400 and speaks_anthropic(request.path, request.headers):
+                    reshape(made, exchange.request_id)
+                made.send(request, exchange.lines(), keep_alive=keep)
+            status = answer.status
+            return keep
         finally:
             self._open.discard(exchange)
             if self.draining and not self._open:
@@ -83,48 +101,24 @@ class Front:
 
     async def _answer(self, exchange: Exchange) -> web.StreamResponse:
         request = exchange.request
-        path = request.rel_url.raw_path
         try:
-            if request.ancient:
-                raise InvalidRequest("HTTP/0.9 is not spoken here; use HTTP/1.1")
-            route, exchange.tail = self._table.find(request.method, path)
+            route, exchange.tail = self._table.find(request.method, request.path)
             exchange.operation = route.operation
             if route.scope:
                 if self.draining and route.scope == self._refused_when_draining:
                     raise shutting_down()
                 exchange.principal = self._check(request.headers, route.scope)
-            response = await route.handler(exchange)
+            return await route.handler(exchange)
         except GenieHiveError as error:
             exchange.failed(error)
-            extra = {"allow": self._table.allow(path)} if isinstance(error, MethodNotAllowed) else None
-            response = error_response(error, attempts=exchange.attempts, headers=extra)
+            extra = {"allow": self._table.allow(request.path)} if isinstance(error, MethodNotAllowed) else None
+            return error_response(error, attempts=exchange.attempts, headers=extra)
         except ConnectionError:
             raise
         except Exception as error:  # noqa: BLE001 - the last resort: logged, and answered without its inside
             _log.exception("request %s failed", exchange.request_id)
             exchange.failure = "the gateway failed; its log has the reason under this request's id"
-            response = error_response(error)
-        if response.status >= 400 and speaks_anthropic(path, request.headers):
-            reshape(response, exchange.request_id)
-        return self._finish(exchange, response)
-
-    def _finish(self, exchange: Exchange, response: web.StreamResponse) -> web.StreamResponse:
-        """The headers of every answer, unless it has already gone out."""
-        if response is exchange.response:
-            return response
-        if exchange.response is not None:
-            # A stream had begun and its handler failed: the client must not take it as complete.
-            if exchange.request.transport is not None:
-                exchange.request.transport.abort()
-            raise ConnectionResetError("the answer had begun when it failed")
-        if not response.prepared:
-            if isinstance(response, Whole):
-                response.tell(exchange.headers())
-            else:
-                response.headers.update(exchange.headers())
-            if self.draining:
-                response.force_close()
-        return response
+            return error_response(error)
 
     async def drain(self, timeout_s: float) -> None:
         """Wait for open requests, then end those that are left and wait for them to say so."""

@@ -24,6 +24,11 @@ class Overdue:
         self._timeout_s = timeout_s
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def watching(self) -> bool:
+        """Whether its timer runs."""
+        return self._timer is not None
+
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """There is a request."""
         if self._timer is None:

@@ -8,6 +8,7 @@ deadline that passed. A client that does not take makes the engine's connection 
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 
 from gateway.answers import Stream
 from gateway.deadline import Deadline
@@ -15,6 +16,8 @@ from gateway.exchange import Exchange
 from gateway.sse import SseScanner
 from gateway.upstream import UpstreamResponse
 from geniehive.errors import UpstreamUnavailable
+
+_SHARE = 16  # of a timeout, by which it may be late
 
 
 class Pump:
@@ -41,6 +44,7 @@ class Pump:
         self._grace_s = grace_s
         self._over: asyncio.Future[UpstreamUnavailable | None] = exchange.loop.create_future()
         self._deadline: Deadline | None = None
+        self._touch_at = 0.0  # when the deadline is to be moved next, if anything moves
         self.blocked = False
         """Whether the client takes nothing for now."""
 
@@ -65,8 +69,15 @@ class Pump:
 
     def take(self, piece: bytes) -> bool:
         """See Sink."""
+        scanner = self._scanner
         try:
-            self._pass(self._scanner.feed(piece))
+            data = scanner.feed(piece)
+            if data and not self._stream.push(data):
+                self.blocked = True
+            if scanner.over:
+                self._end(None)
+            elif scanner.finished or self.blocked or monotonic() >= self._touch_at:
+                self._touch()
         except UpstreamUnavailable as failure:
             self._end(failure)
         except Exception as error:  # noqa: BLE001 - whatever it is, the request's task hears of it
@@ -88,9 +99,15 @@ class Pump:
         self.blocked = not self._stream.push(data) if data else self.blocked
         if self._scanner.over:
             self._end(None)
-        elif not self._exchange.interrupted and self._deadline is not None:
+        else:
+            self._touch()
+
+    def _touch(self) -> None:
+        """Something moved. The deadline follows only now and then, so it is a little later than it must be."""
+        if not self._exchange.interrupted and self._deadline is not None:
             limit = self._grace_s if self._scanner.finished and not self.blocked else self._idle_timeout_s
-            self._deadline.reschedule(self._exchange.now() + limit)
+            self._touch_at = monotonic() + limit / _SHARE
+            self._deadline.reschedule(self._touch_at + limit)
 
     def _resume(self) -> None:
         """The client takes again."""

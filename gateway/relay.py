@@ -8,9 +8,7 @@ comment lines keep the connection of the client alive.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any
 
 from aiohttp import web
 
@@ -20,13 +18,11 @@ from gateway.exchange import Exchange
 from gateway.opening import Begun
 from gateway.plan import Cut
 from gateway.pump import Pump
+from gateway.server.server import Spawn
 from gateway.sse import SseScanner
 from gateway.upstream import UpstreamResponse
 from gateway.verdict import judge_event
 from geniehive.errors import GenieHiveError, UpstreamTimeout, UpstreamUnavailable
-
-Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], asyncio.Task[None]]
-"""Starts what it is given as a task; not a coroutine, which would be lost if the task is cancelled before it begins."""
 
 _SSE_HEADERS = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
 _COMMENT = b": keepalive\n\n"

@@ -20,6 +20,7 @@ from gateway.openai.media import Media
 from gateway.openai.models import Models
 from gateway.operations import Operations
 from gateway.request_views import RequestViews
+from gateway.server.request import Request
 from geniehive.resources import Operation
 
 _GENERATED = (
@@ -112,7 +113,7 @@ def _orders(orders: ClusterOrders) -> tuple[Route, ...]:
     )
 
 
-def _of_request(view: Callable[[web.Request], Awaitable[web.StreamResponse]], key: str = "") -> Handler:
+def _of_request(view: Callable[[Request], Awaitable[web.StreamResponse]], key: str = "") -> Handler:
     """A handler that knows requests only; the name in the path becomes its match_info under `key`."""
 
     async def handle(exchange: Exchange) -> web.StreamResponse:

@@ -56,7 +56,24 @@ class _Event(msgspec.Struct):
     type: str | None = None
 
 
+class _Ended(msgspec.Struct):
+    index: Any = 0
+    finish_reason: Any = None
+
+
+class _Later(msgspec.Struct):
+    """What is read of an event once content has begun: what it says is not looked at any more."""
+
+    error: msgspec.Raw = _ABSENT
+    usage: Usage | None = None
+    choices: list[_Ended] | None = None
+    timings: msgspec.Raw = _ABSENT
+    type: str | None = None
+
+
 _decoder = msgspec.json.Decoder(_Event)
+_later = msgspec.json.Decoder(_Later)
+_E = ord("e")  # as in `event: `
 _EMPTY = frozenset({b"null", b'""', b"[]"})
 _NO_ERROR = frozenset({b"", b"null"})
 _ERROR_TYPES = frozenset({"error", "response.failed"})
@@ -103,6 +120,8 @@ class SseScanner:
         self._timings = b""
         self.bytes = 0
         """Of the stream, as it came."""
+        self.over = False
+        """Whether nothing that follows would be passed on: `[DONE]` or an error was seen."""
         self._unfinished = set(range(choices)) if choices > 1 else None
         self._held = bytearray()
         self._max_event_bytes = max_event_bytes
@@ -116,11 +135,6 @@ class SseScanner:
         """What the stream has told of itself so far."""
         usage = self.prompt_tokens, self.tokens, self.finish_reason, self.cached_tokens
         return timed(usage, self._timings) if self._timings else (*usage, None)
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing that follows would be passed on."""
-        return self.done or self.error is not None
 
     @property
     def too_long(self) -> bool:
@@ -141,7 +155,13 @@ class SseScanner:
             return b""
         held = self._held
         if not held and chunk.endswith(b"\n\n"):  # the usual case: whole events in one chunk
-            return self._pass(chunk)
+            if chunk.count(b"\n") != 2 or not chunk.startswith(b"data: ") or b"\r" in chunk:
+                return self._pass(chunk)
+            if not self._look_at(chunk, chunk[6:-2]):  # the most usual: just one
+                return b""
+            if self._keep is not None:
+                self._keep(chunk)
+            return chunk if self.rewrite is None else self.rewrite(chunk)
         start = max(0, len(held) - _BOUNDARY_REACH)
         held += chunk
         end = 0
@@ -195,29 +215,37 @@ class SseScanner:
     def _look(self, event: bytes) -> bool:
         """Learn from one event; whether it may go on."""
         data = data_of(event)
-        if data is None:
-            return True  # comments, ids, retry hints
+        return data is None or self._look_at(event, data)  # without data: comments, ids, retry hints
+
+    def _look_at(self, event: bytes, data: bytes) -> bool:
         self.events += 1
         if data == b"[DONE]":
-            self.done = True
+            self.done = self.over = True
             return True
         try:
             if not data.isascii():
                 data.decode()  # texts that are not looked at are not checked by the parser
-            seen = _decoder.decode(data)
+            seen = _later.decode(data) if self.content else _decoder.decode(data)
         except msgspec.ValidationError:
             self.content = True  # JSON of a shape that is not known here
             return True
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return False
-        return self._learn(seen, event, data)
+        if seen.error is not _ABSENT or seen.type is not None or seen.usage is not None or self.finished:
+            return self._learn(seen, event, data)
+        if event[0] == _E:  # it may be named an error
+            return self._learn(seen, event, data)
+        for choice in seen.choices or ():
+            if choice.finish_reason or not self.content:
+                return self._learn(seen, event, data)
+        return True
 
     def _learn_typed(self, kind: str, data: bytes) -> None:
         """Events that carry their type: of transcriptions, Responses, Messages."""
         self.content = self.content or kind not in OPENINGS
         if kind in _LAST_TYPES:
             self.finished = True
-            self.done = kind in ENDS
+            self.done = self.over = kind in ENDS
         if kind in TELLING:
             prompt, tokens, reason, cached = told_by_event(data)
             self.tokens = self.tokens if tokens is None else tokens
@@ -225,9 +253,10 @@ class SseScanner:
             if prompt:  # Messages that are translated from chats say 0 at the start, and the truth at the end
                 self.prompt_tokens, self.cached_tokens = prompt, cached
 
-    def _learn(self, seen: _Event, event: bytes, data: bytes) -> bool:
+    def _learn(self, seen: _Event | _Later, event: bytes, data: bytes) -> bool:
         if bytes(seen.error) not in _NO_ERROR or seen.type in _ERROR_TYPES or event.startswith(b"event: error"):
             self.error = data
+            self.over = True
             return False
         if seen.usage is not None and seen.usage.completion_tokens is not None:
             self.tokens = seen.usage.completion_tokens
@@ -243,7 +272,7 @@ class SseScanner:
                 self.finished = self._unfinished is None or self._all_finished(choice.index)
                 self._timings = bytes(seen.timings) or self._timings
                 self.finish_reason = str(choice.finish_reason)[:LONGEST_REASON]
-            elif not self.content:
+            elif not self.content and isinstance(choice, _Choice):
                 self.content = bool(choice.text) or _speaks(choice.delta)
         return True
 

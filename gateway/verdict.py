@@ -210,16 +210,19 @@ def judge_answer(headers: Mapping[str, str], body: bytes, *, whole: bool) -> Att
 
     Of one that is not there as a `whole` only its beginning can be seen.
     """
-    nonsense = AttemptFailed(UpstreamUnavailable("the engine's answer is not a JSON object; is its endpoint right?"))
     if not whole:
-        return None if body[:64].lstrip().startswith(b"{") else nonsense
+        return None if body[:64].lstrip().startswith(b"{") else _nonsense()
     try:
         if not body.isascii():
             body.decode()  # texts that are not looked at are not checked by the parser
         said = _answer.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return nonsense
+        return _nonsense()
     return None if bytes(said.error) in _NO_ERROR else judge_event(headers, body)
+
+
+def _nonsense() -> AttemptFailed:
+    return AttemptFailed(UpstreamUnavailable("the engine's answer is not a JSON object; is its endpoint right?"))
 
 
 class _Coded(msgspec.Struct):

@@ -13,7 +13,8 @@ from kit.stack import CLIENT_KEY, MODEL
 
 def chat_request(port: int, **more: object) -> bytes:
     """The bytes of a chat completion request."""
-    body = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "Hum."}], **more}).encode()
+    asked = {"model": MODEL, "messages": [{"role": "user", "content": "Hum."}], **more}
+    body = json.dumps(asked).encode()
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
         f"Authorization: Bearer {CLIENT_KEY}\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -24,9 +25,9 @@ def chat_request(port: int, **more: object) -> bytes:
 class KeptConnection:
     """Raw, so that the client costs next to nothing."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, **more: object) -> None:
         self._port = port
-        self._request = chat_request(port)
+        self._request = chat_request(port, **more)
 
     async def __aenter__(self) -> Self:
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)

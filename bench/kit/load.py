@@ -44,14 +44,17 @@ def wrk(port: int, *, connections: int, seconds: float, cores: Sequence[int], mo
     return found
 
 
-def streams(port: int, *, count: int, seconds: float, cores: Sequence[int], rate: float = 50) -> dict[str, Any]:
+def streams(
+    port: int, *, count: int, seconds: float, cores: Sequence[int], rate: float = 50, opening: float = 3
+) -> dict[str, Any]:
     """Event streams at a rate each; see bench/load/sse_load.c for what comes back."""
     ramp = max(1.0, count / 1000)
     argv = [
         native.program("sse_load"), "--port", str(port), "--streams", str(count), "--rate", str(rate),
-        "--seconds", str(seconds), "--ramp", str(ramp), "--key", CLIENT_KEY, "--model", MODEL,
+        "--seconds", str(seconds), "--ramp", str(ramp), "--opening", str(opening),
+        "--key", CLIENT_KEY, "--model", MODEL,
     ]  # fmt: skip
-    found: dict[str, Any] = json.loads(_run(pinned(argv, cores[:1]), seconds + ramp + 60))
+    found: dict[str, Any] = json.loads(_run(pinned(argv, cores[:1]), seconds + ramp + opening + 60))
     return found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,11 +61,11 @@ def start_stack(
     cores: Sequence[int],
     with_node: bool = True,
     model: str = MODEL,
-    limits: dict[str, Any] | None = None,
+    limits: Mapping[str, Any] | None = None,
 ) -> Stack:
     """Start all three and wait until the gateway lists the model (without a node agent: until it has a snapshot).
 
-    `limits` are keys of the gateway's section.
+    `limits` are more keys of the config's section `gateway`.
     """
     config, port, control_port = _config(programs.folder, services, limits or {})
     control = _daemon(programs, "control", config, ())
@@ -83,7 +83,7 @@ def _daemon(programs: Processes, name: str, config: Path, cores: Sequence[int]) 
     return programs.start(name, argv, cores=cores)
 
 
-def _config(folder: Path, services: Sequence[dict[str, Any]], limits: dict[str, Any]) -> tuple[Path, int, int]:
+def _config(folder: Path, services: Sequence[dict[str, Any]], limits: Mapping[str, Any]) -> tuple[Path, int, int]:
     port, control_port = free_port(), free_port()
     config = {
         "gateway": {"port": port, **limits},

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -26,6 +27,11 @@ _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 # What stands before a value, with the key, and what stands behind the last one; the JSON is known to be valid.
 _KEY = re.compile(rb'[ \t\n\r]*[{,][ \t\n\r]*("[^"\\]*(?:\\.[^"\\]*)*")[ \t\n\r]*:[ \t\n\r]*')
+_SHORT = 16 * 1024
+_FEW = 4 * 1024
+_MODEL = b'"model"'
+_BETWEEN = (b":", b": ")
+_LONG_NUMBER = re.compile(rb"\d{19}")
 _END = re.compile(rb"[ \t\n\r]*\}[ \t\n\r]*\Z")
 
 _top_level = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -80,7 +86,7 @@ def parse(raw: bytes) -> JsonBody:
     if "stream" in fields and not isinstance(fields["stream"], bool | None):
         raise InvalidRequest("`stream` must be true or false", param="stream")
     values = _top_level.decode(raw)
-    found = _walk(raw, values)
+    found = _plain(raw, fields, model) or _walk(raw, values)
     if found is None and large:
         raise InvalidRequest("each key at the top of a large body must be written once, and without escapes")
     if found is None:
@@ -107,7 +113,10 @@ def decode(raw: bytes) -> dict[str, Any]:
         raise InvalidRequest("the body must be a JSON object")
     if len(value) > MAX_FIELDS:
         raise InvalidRequest(f"the body has more than {MAX_FIELDS} keys at its top level")
-    _check_depth(value)
+    # A short body with few brackets is not deep, and numbers of 18 digits have less than 64 bits.
+    few = len(raw) <= _FEW and raw.count(b"{") + raw.count(b"[") <= MAX_DEPTH
+    if not few or _LONG_NUMBER.search(raw) is not None:
+        _check_depth(value)
     return value
 
 
@@ -123,18 +132,43 @@ def _check_depth(value: dict[str, Any]) -> None:
     """Level by level, without recursion; integers that no engine can hold are refused on the way."""
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH):
-        below = []
+        below: list[Any] = []
         for node in level:
-            for child in node.values() if type(node) is dict else node:
-                kind = type(child)
-                if kind is dict or kind is list:
-                    below.append(child)
-                elif kind is int and not _INT_MIN <= child <= _INT_MAX:
-                    raise InvalidRequest("the body has an integer of more than 64 bits")
+            children = node.values() if type(node) is dict else node
+            kinds = set(map(type, children))
+            if int in kinds and not all(_INT_MIN <= child <= _INT_MAX for child in children if type(child) is int):
+                raise InvalidRequest("the body has an integer of more than 64 bits")
+            if dict in kinds or list in kinds:
+                below += [child for child in children if type(child) is dict or type(child) is list]
         if not below:
             return
         level = below
     raise InvalidRequest(f"the body is nested deeper than {MAX_DEPTH} levels")
+
+
+def _plain(raw: bytes, fields: dict[str, Any], model: str) -> tuple[int, int] | None:
+    """Where the model's value stands, where that is plain to see; None if the document has to be walked.
+
+    A key at the top level that stands in the document just once, quotes included, and that no escape spells another
+    time, is written once. So for a short body, whose keys are all like that, counting them is proof enough.
+    """
+    if len(raw) > _SHORT or b"\\u00" in raw:
+        return None
+    for key in fields:
+        if raw.count(_quoted(key)) != 1:
+            return None
+    at = raw.find(_MODEL) + len(_MODEL)
+    value = _quoted(model)
+    for between in _BETWEEN:
+        if raw.startswith(between + value, at):
+            return at + len(between), at + len(between) + len(value)
+    return None
+
+
+@lru_cache(maxsize=1024)
+def _quoted(text: str) -> bytes:
+    """A text as it stands in a document if nothing in it needs an escape; the same few come with every request."""
+    return f'"{text}"'.encode("utf-8", "surrogatepass")
 
 
 def _walk(raw: bytes, values: dict[str, msgspec.Raw]) -> tuple[int, int] | None:

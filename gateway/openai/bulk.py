@@ -22,6 +22,7 @@ MAX_KEYS = 100_000
 MAX_CONTAINERS = 100_000
 """Objects and lists."""
 _PIECE = 256 * 1024
+_RARE = 200
 
 _UNCOUNTED = 1024 * 1024  # bytes up to which commas and colons, which texts are full of, are not counted
 
@@ -32,7 +33,7 @@ _LIMITS = (*_COSTLY, (b",", MAX_VALUES, "values"), (b":", MAX_KEYS, "keys"))
 def check_bulk(raw: bytes) -> None:
     """Raises InvalidRequest for a document that has more in it than a request may need."""
     limits = _COSTLY if len(raw) <= _UNCOUNTED else _LIMITS
-    suspected = [limit for limit in limits if raw.count(limit[0]) > limit[1]]
+    suspected = [limit for limit in limits if _may_exceed(raw, limit[0], limit[1])]
     if not suspected:
         return
     counts = [0] * len(suspected)
@@ -41,6 +42,16 @@ def check_bulk(raw: bytes) -> None:
             counts[at] += piece.count(mark)
             if counts[at] > limit:
                 raise InvalidRequest(f"the body has more than {limit} {what}; send it in several requests")
+
+
+def _may_exceed(raw: bytes, mark: bytes, limit: int) -> bool:
+    """Whether a byte is there so often, in texts and outside of them. One that is rare is found faster than counted."""
+    at = -1
+    for _ in range(_RARE):
+        at = raw.find(mark, at + 1)
+        if at < 0:
+            return False
+    return raw.count(mark) > limit
 
 
 def _outside_of_texts(raw: bytes) -> Iterator[bytes]:

@@ -6,7 +6,7 @@ reaches the engine byte for byte.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -23,13 +23,15 @@ from gateway.openai.shaping import Shaper, Shaping
 from gateway.resume_sent import Transcript
 from gateway.resumption import resumable
 from gateway.router import Router
+from gateway.server.request import text
 from gateway.upstream import UpstreamRequest
 from geniehive.config import GatewayConfig
 from geniehive.resources import Operation
 from geniehive.routing.candidate import Candidate
 
 # All that an engine sees of a client's headers: what tells how to answer, and the trace.
-_PASSED_ON = ("traceparent", "tracestate")
+_PASSED_ON = frozenset({b"traceparent", b"tracestate"})
+_NOTHING: Mapping[str, str] = {}
 _GRACE_S = 0.25
 _MORE_GRACE_S = 2.0
 _MOST_CHOICES = 1024
@@ -38,18 +40,30 @@ _STREAMED = frozenset({Operation.CHAT, Operation.COMPLETION})
 
 def engine_headers(exchange: Exchange, content_type: str, accept: str) -> dict[str, str]:
     """The headers of a request to an engine: a short list, so nothing of the client's can slip through."""
-    headers = {
+    return {
         "content-type": content_type,
         "accept": accept,
         "accept-encoding": "identity",
         "user-agent": "geniehive-gateway",
         "x-request-id": exchange.request_id,
+        **_traced(exchange),
     }
+
+
+def _json_lines(exchange: Exchange, accept: str) -> str:
+    """The same for a JSON body, as they are sent, but for those that are the client's own."""
+    return (
+        f"content-type: application/json\r\naccept: {accept}\r\naccept-encoding: identity\r\n"
+        f"user-agent: geniehive-gateway\r\nx-request-id: {exchange.request_id}\r\n"
+    )
+
+
+def _traced(exchange: Exchange) -> Mapping[str, str]:
+    """What of the client's headers is passed on."""
+    if _PASSED_ON.isdisjoint(exchange.request.fields):
+        return _NOTHING
     given = exchange.request.headers
-    for name in _PASSED_ON:
-        if name in given:
-            headers[name] = given[name]
-    return headers
+    return {name: given[name] for name in sorted(map(text, _PASSED_ON)) if name in given}
 
 
 class Generate:
@@ -72,7 +86,8 @@ class Generate:
             shaping = shaper.of(body)
             stream = body.stream and operation in _STREAMED
             candidates = self._router.candidates(body.model, operation, exchange, partial(ask_of, body))
-            plan = _plan(exchange, shaping, candidates, path, stream=stream, grace_s=_grace(body))
+            grace_s = _grace(body) if stream else _GRACE_S
+            plan = _plan(exchange, shaping, candidates, path, stream=stream, grace_s=grace_s)
             if stream and "n" in body.fields:
                 plan = plan._replace(choices=_choices(body))
             if stream and len(candidates) > 1 and self._resumes:
@@ -116,13 +131,14 @@ def _choices(body: JsonBody) -> int:
 def _plan(
     exchange: Exchange, shaping: Shaping, candidates: tuple[Candidate, ...], path: str, *, stream: bool, grace_s: float
 ) -> Plan:
-    headers = engine_headers(exchange, "application/json", "text/event-stream" if stream else "application/json")
+    headers = _traced(exchange)
+    lines = _json_lines(exchange, "text/event-stream" if stream else "application/json")
 
     def build(candidate: Candidate) -> UpstreamRequest:
         content = shaping.content(candidate)
         if shaping.steadied is not None:
             exchange.steadied = shaping.steadied
-        return UpstreamRequest("POST", candidate.service.endpoint + path, headers, content)
+        return UpstreamRequest("POST", candidate.service.endpoint + path, headers, content, lines)
 
     return Plan(
         candidates,

@@ -24,13 +24,13 @@ class Models:
         """GET /v1/models: what the caller may ask for; in Anthropic's shape for its clients."""
         data = listed(catalogue.models(self._view.current(), self._in_flight.counts), exchange.principal)
         if VERSION_HEADER in exchange.request.headers:
-            return tagged(exchange, anthropic_models.page(data, exchange.request.rel_url.query))
+            return tagged(exchange, anthropic_models.page(data, exchange.request.query))
         return tagged(exchange, {"object": "list", "data": data})
 
     async def info(self, exchange: Exchange) -> web.Response:
         """GET /v1/model/info, for clients of LiteLLM's proxy; `?litellm_model_id=` for one."""
         data = listed(catalogue.models(self._view.current(), self._in_flight.counts), exchange.principal)
-        wanted = exchange.request.rel_url.query.get("litellm_model_id", "")
+        wanted = exchange.request.query.get("litellm_model_id", "")
         return tagged(exchange, model_info.model_info(data, wanted))
 
     async def one(self, exchange: Exchange) -> web.Response:

@@ -29,7 +29,7 @@ class Voices:
 
     async def all(self, exchange: Exchange) -> web.Response:
         """GET /v1/audio/voices; `?model=` for those of one, `?legacy=true` for their ids alone, as Kokoro has it."""
-        query = exchange.request.rel_url.query
+        query = exchange.request.query
         model = query.get("model") or query.get("model_id") or ""
         found = voices(speakers(self._view.current(), exchange.principal), model)
         if query.get("legacy") == "true":

@@ -31,9 +31,9 @@ class Connection(asyncio.Protocol):
     """Speaks for one request at a time. `freed` and `lost` tell its pool what became of it."""
 
     __slots__ = (
-        "_ended", "_freed", "_head_size", "_headers", "_idle_s", "_interim", "_keep_alive", "_loop", "_lost",
-        "_parser", "_reading", "_response", "_sending", "_transport", "_unframed", "_wait_writable", "_writing",
-        "good_until", "origin", "sent_at",
+        "_ended", "_expects_head", "_freed", "_head_size", "_headers", "_idle_s", "_interim", "_keep_alive", "_loop",
+        "_lost", "_parser", "_pieces", "_reading", "_response", "_sending", "_transport", "_unframed", "_wait_writable",
+        "_writing", "good_until", "on_body", "origin", "sent_at",
     )  # fmt: skip
 
     def __init__(
@@ -47,10 +47,13 @@ class Connection(asyncio.Protocol):
         self._freed = freed
         self._lost = lost
         self._transport: asyncio.Transport | None = None
+        self._pieces: list[bytes] = []  # of the body, as one read of the socket brings them
+        self.on_body = self._pieces.append  # called by llhttp
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._response: UpstreamResponse | None = None
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_size = 0
+        self._expects_head = False  # headers are of an answer's head, and not trailers
         self._interim = False  # the message is a 1xx: another one follows
         self._unframed = False  # the body ends with the connection
         self._ended = False  # the message is over
@@ -84,7 +87,9 @@ class Connection(asyncio.Protocol):
     def begin(self, head: bytes) -> UpstreamResponse:
         """Send the head; the body follows by `write` until `end`."""
         response = self._response = UpstreamResponse(self, self._loop)
-        self._headers = []
+        self._headers.clear()
+        self._pieces.clear()
+        self._expects_head = True
         self._head_size = 0
         self._interim = self._unframed = self._ended = self._keep_alive = False
         self._sending = True
@@ -163,13 +168,17 @@ class Connection(asyncio.Protocol):
         try:
             parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._hand_over()
             self._refuse(error)
             return
         if self._ended:
             self._settle(response)
         elif response.status:
-            if self._response is not None:
-                response.arrived()
+            pieces = self._pieces
+            if pieces and self._response is not None:
+                piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                pieces.clear()
+                response.arrived(piece)
         else:
             self._head_size += len(data)
             if self._head_size > MAX_HEAD:
@@ -194,10 +203,8 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header, or trailer: trailers are not kept."""
-        if self._response is not None and not self._response.status and not self._ended:
+        if self._expects_head:
             self._headers.append((name, value))
-            if len(self._headers) > MAX_HEADERS:
-                self._fail(no_answer("it has too many headers"))
 
     def on_headers_complete(self) -> None:
         """The head is there."""
@@ -207,12 +214,16 @@ class Connection(asyncio.Protocol):
         status = parser.get_status_code()
         if 100 <= status < 200:
             self._interim = True
-            self._headers = []
+            self._headers.clear()
             if status == 101:
                 self._fail(no_answer("it changed the protocol"))
             return
+        if len(self._headers) > MAX_HEADERS:
+            self._fail(no_answer("it has too many headers"))
+            return
+        self._expects_head = False
         headers = joined(self._headers)
-        self._headers = []
+        self._headers.clear()
         self._unframed = status not in _BODILESS and not framed(headers)
         if "keep-alive" in headers:
             self._idle_s = announced_idle_s(headers["keep-alive"])
@@ -221,18 +232,21 @@ class Connection(asyncio.Protocol):
         except UpstreamUnavailable as error:
             self._fail(error)
 
-    def on_body(self, data: bytes) -> None:
-        """A piece of the body."""
-        if self._response is not None and not self._ended:
-            self._response.feed(data)
-
     def on_message_complete(self) -> None:
         """The message is over: an interim answer, or the one that was asked for."""
         if self._interim:
             self._interim = False
         elif not self._ended and self._parser is not None:
+            self._hand_over()
             self._ended = True
             self._keep_alive = self._parser.should_keep_alive()
+
+    def _hand_over(self) -> None:
+        """The pieces of the body that came, before its end is told."""
+        if self._pieces and self._response is not None and not self._ended:
+            for piece in self._pieces:
+                self._response.feed(piece)
+        self._pieces.clear()
 
     # --- ends --------------------------------------------------------------------------------------
 
@@ -241,8 +255,10 @@ class Connection(asyncio.Protocol):
         if self._response is None:
             return  # closed by whoever took the last piece
         self._response = None
-        if self._keep_alive and not self._sending and not self.closed:
-            self.resume_reading()
+        transport = self._transport
+        if self._keep_alive and not self._sending and transport is not None and not transport.is_closing():
+            if not self._reading:
+                self.resume_reading()
             self.good_until = self._loop.time() + self._idle_s
             self._freed(self)
         else:
@@ -279,8 +295,10 @@ def joined(pairs: list[tuple[bytes, bytes]]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, value in pairs:
         key = name.lower().decode("latin-1")
-        text = value.decode("latin-1")
-        found[key] = f"{found[key]}, {text}" if key in found else text
+        if key in found:
+            found[key] += ", " + value.decode("latin-1")
+        else:
+            found[key] = value.decode("latin-1")
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -11,7 +12,7 @@ Body = bytes | AsyncIterator[bytes]
 
 _PORTS = {"http": 80, "https": 443}
 _TARGET = re.compile(r"[!-~]+")  # visible ASCII: what may stand in a request line
-_HEADERS = re.compile(r"(?:[!#$%&'*+.^_`|~0-9a-z-]+: [^\r\n\0]*\r\n)*")
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
 _METHODS = frozenset(
     {"DELETE", "GET", "PATCH", "POST", "PUT"}
 )  # HEAD is not: its answer announces a body that never comes
@@ -25,6 +26,8 @@ class UpstreamRequest(NamedTuple):
     url: str
     headers: Mapping[str, str]
     body: Body
+    lines: str = ""
+    """More headers, as they are sent, each with its line's end: known to be good, and not looked at."""
 
 
 class Origin(NamedTuple):
@@ -65,18 +68,32 @@ def target(url: str) -> Target:
     return Target(Origin(host, port, parts.scheme == "https"), path, authority)
 
 
-def head(method: str, to: Target, headers: Mapping[str, str], length: int | None) -> bytes:
+def head(method: str, to: Target, headers: Mapping[str, str], length: int | None, lines: str = "") -> bytes:
     """The request line and the headers, whose names are in lower case; `length` None is a chunked body.
 
     Raises ValueError for headers that would break out of their line, or that frame the message.
     """
     if method not in _METHODS:
         raise ValueError(f"the method {method[:20]!r} is not spoken")
-    text = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-    if not _HEADERS.fullmatch(text) or text.count("\n") != len(headers) or not _FRAMING.isdisjoint(headers):
-        raise ValueError("a header has a name or a value that cannot be sent")
+    if headers:
+        lines += _checked(headers)
     if length is None:
-        text += "transfer-encoding: chunked\r\n"
+        lines += "transfer-encoding: chunked\r\n"
     elif "content-length" not in headers:
-        text += f"content-length: {length}\r\n"
-    return f"{method} {to.path} HTTP/1.1\r\nhost: {to.authority}\r\n{text}\r\n".encode("latin-1")
+        lines += f"content-length: {length}\r\n"
+    return f"{method} {to.path} HTTP/1.1\r\nhost: {to.authority}\r\n{lines}\r\n".encode("latin-1")
+
+
+def _checked(headers: Mapping[str, str]) -> str:
+    if not _names_fit(tuple(headers)):
+        raise ValueError("a header has a name that cannot be sent")
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if lines.count("\n") != len(headers) or lines.count("\r") != len(headers) or "\0" in lines:
+        raise ValueError("a header has a value that cannot be sent")
+    return lines
+
+
+@lru_cache(maxsize=256)
+def _names_fit(names: tuple[str, ...]) -> bool:
+    """Whether these may be names of headers here; the same few come with every request."""
+    return _FRAMING.isdisjoint(names) and all(map(_NAME.fullmatch, names))

@@ -15,6 +15,7 @@ from typing import Protocol
 from geniehive.errors import UpstreamUnavailable
 from geniehive.relay.encoding import Decoder, decoder
 
+_USUAL = frozenset({"application/json", "text/event-stream"})
 _HELD = 256 * 1024  # bytes that may wait for a reader; as much as one read of the socket may bring
 
 
@@ -77,7 +78,8 @@ class UpstreamResponse:
     @property
     def content_type(self) -> str:
         """The media type, lower case, without parameters; empty if the engine gave none."""
-        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        given = self.headers.get("content-type", "")
+        return given if given in _USUAL else given.partition(";")[0].strip().lower()
 
     @property
     def ended(self) -> bool:
@@ -103,6 +105,10 @@ class UpstreamResponse:
     async def read(self) -> bytes:
         """The next piece of the body; empty at its end. Raises UpstreamUnavailable where it breaks off."""
         while True:
+            pieces = self._pieces
+            if len(pieces) == 1 and self._decoder is None and self._size <= _HELD:  # the usual case
+                self._size = 0
+                return pieces.popleft()
             if piece := self._next():
                 return piece
             if self._failure is not None:
@@ -149,13 +155,21 @@ class UpstreamResponse:
         self.status, self.headers = status, headers
 
     def feed(self, piece: bytes) -> None:
-        """Called by the connection: more of the body. `arrived` follows when the socket has given all it had."""
+        """Called by the connection: more of the body, and its end follows."""
         self._pieces.append(piece)
         self._size += len(piece)
 
-    def arrived(self) -> None:
-        """Called by the connection after one or more `feed`: pieces that came together go on together."""
-        if self._sink is not None and not self._stopped:
+    def arrived(self, piece: bytes) -> None:
+        """Called by the connection: more of the body, all that one read of the socket brought."""
+        sink = self._sink
+        if sink is not None and not self._stopped and self._decoder is None and not self._pieces:  # the usual stream
+            if not sink.take(piece):
+                self._stopped = True
+                if self._wire is not None:
+                    self._wire.pause_reading()
+            return
+        self.feed(piece)
+        if sink is not None and not self._stopped:
             self._push()
         elif self._size > _HELD and self._wire is not None:
             self._wire.pause_reading()

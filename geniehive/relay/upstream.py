@@ -65,7 +65,7 @@ class Upstream:
             to = self._target(request.url)
             body = request.body
             length = len(body) if isinstance(body, bytes) else _announced(request)
-            wire = head(request.method, to, request.headers, length)
+            wire = head(request.method, to, request.headers, length, request.lines)
         except ValueError as error:
             raise no_answer(str(error)) from error
         if not isinstance(body, bytes):

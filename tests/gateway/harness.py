@@ -14,10 +14,11 @@ from gateway.admission import Queue
 from gateway.app import Keepers, build_app, spawner
 from gateway.circuit import Circuits
 from gateway.cluster import ClusterViews
-from gateway.http import Server
+from gateway.http import refusal_of
 from gateway.inflight import InFlight
 from gateway.receipts import Receipts
 from gateway.request_views import RequestViews
+from gateway.server.server import Server
 from gateway.siblings import Siblings
 from gateway.upstream import Upstream
 from gateway.view import RoutingView
@@ -73,7 +74,13 @@ async def gateway(*services, roles=(), keys=(), admins=(), snapshotted=True, str
         keepers = Keepers(Circuits(config.gateway.ejection), Queue())
         front = build_app(config, view, in_flight, relay, cluster, requests, spawner(tasks), keepers)
         limits = config.gateway
-        server = Server(front, header_timeout_s=limits.header_timeout_s, max_connections=limits.max_connections)
+        server = Server(
+            front,
+            refusal_of,
+            spawner(tasks),
+            header_timeout_s=limits.header_timeout_s,
+            max_connections=limits.max_connections,
+        )
         listener = await loop.create_server(server, "127.0.0.1", 0)
         port = listener.sockets[0].getsockname()[1]
         try:

@@ -40,8 +40,8 @@ def test_nodes_and_engines_are_told_and_the_unknown_is_left_out():
 def test_counters_and_open_requests():
     in_flight = InFlight(lambda: 0.0)
     metrics = Metrics(RoutingView(), in_flight, Circuits(EjectionConfig()), Queue())
-    metrics.requests.labels("chat", "200").inc()
-    metrics.attempts.labels("a", "ok").inc()
+    metrics.tallies.requests["chat", 200] = 1
+    metrics.tallies.attempts["a", "ok"] = 1
     with in_flight.guard("a"):
         samples = _samples(metrics)
     assert samples["geniehive_gateway_requests_total", "200", "chat"] == 1
@@ -52,5 +52,18 @@ def test_counters_and_open_requests():
 
 def test_two_gateways_in_one_process_do_not_meet():
     one, two = (Metrics(RoutingView(), InFlight(lambda: 0.0), Circuits(EjectionConfig()), Queue()) for _ in range(2))
-    one.requests.labels("chat", "200").inc()
+    one.tallies.requests["chat", 200] = 1
     assert ("geniehive_gateway_requests_total", "200", "chat") not in _samples(two)
+
+
+def test_histograms_count_what_is_up_to_each_bound():
+    metrics = Metrics(RoutingView(), InFlight(lambda: 0.0), Circuits(EjectionConfig()), Queue())
+    for seconds in (0.01, 0.05, 3, 100):
+        metrics.tallies.first_byte("chat", seconds)
+    name = "geniehive_gateway_ttft_seconds"
+    samples = _samples(metrics)
+    found = [samples[f"{name}_bucket", *sorted((bound, "chat"))] for bound in ("0.05", "2.0", "4.0", "+Inf")]
+    assert found == [2, 2, 3, 4]
+    assert samples[f"{name}_count", "chat"] == 4
+    assert samples[f"{name}_sum", "chat"] == 103.06
+    assert samples[("geniehive_gateway_overhead_seconds_count",)] == 0

@@ -72,7 +72,7 @@ async def test_a_client_that_does_not_read_stops_the_engine_and_gets_everything_
         await reader.readuntil(b"\r\n\r\n")
         await asyncio.sleep(0.3)
         relay = next(iter(gw.front._open))
-        assert relay.request.protocol.writing_paused
+        assert relay.request.connection.writing_paused
         assert relay.request.transport.get_write_buffer_size() < 4_000_000
         found = await asyncio.wait_for(reader.read(), 20)
         assert found.count(text.encode()) == count
