@@ -12,14 +12,22 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+from gateway.errors import NO_STREAMS, error_body
 from gateway.exchange import Exchange
 from gateway.loading import LOOK_EVERY_S, Loading
 from gateway.plan import Kept, Plan
 from gateway.sse import SseScanner, told_in, too_large
 from gateway.upstream import Refused, Upstream, UpstreamResponse
-from gateway.verdict import AttemptFailed, Kind, judge, judge_answer, judge_event
+from gateway.verdict import AttemptFailed, Kind, Passed, judge, judge_answer, judge_event
 from geniehive.config import GatewayConfig
-from geniehive.errors import CallerError, GenieHiveError, UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from geniehive.errors import (
+    CallerError,
+    GenieHiveError,
+    InvalidRequest,
+    UpstreamError,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
 from geniehive.resources import HealthStatus
 from geniehive.routing.receipt import Tried
 
@@ -174,8 +182,16 @@ def _check(response: UpstreamResponse, plan: Plan, body: bytes) -> None:
         raise AttemptFailed(UpstreamUnavailable("the engine answered with a stream that was not asked for"))
     if (wrong := judge_answer(response.headers, body, whole=response.ended)) is not None:
         raise wrong
+    if plan.stream and plan.streams_vary:
+        raise _no_streams()
     if plan.stream:
         raise AttemptFailed(UpstreamUnavailable("a stream was asked for, and the engine answered without one"))
+
+
+def _no_streams() -> AttemptFailed:
+    """An engine works that was asked for a stream of what it only gives whole: nothing is held against it."""
+    error = InvalidRequest(NO_STREAMS, param="stream")
+    return AttemptFailed(error, retry=False, passed=Passed(400, error_body(error), ""))
 
 
 async def _first_content(response: UpstreamResponse, scanner: SseScanner, plan: Plan, kept: Kept | None) -> Begun:
