@@ -78,16 +78,17 @@ class Deadline:
         self._task: asyncio.Task[object] | None = None
         self._before = 0
 
-    async def __aenter__(self) -> Self:
+    def __enter__(self) -> Self:
         self._task = task = asyncio.current_task(self._alarm.loop)
         self._before = task.cancelling() if task is not None else 0
         self._alarm.set(self._due, self._expire)
         return self
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._alarm.clear()
+        self._more = None  # it leads back to whoever holds this: no cycles for the collector
         task, self._task = self._task, None
         # The counts tell whether somebody else has cancelled the task as well: then that is what it ends with.
         if (

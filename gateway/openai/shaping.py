@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from gateway.attempts import as_it_is
 from gateway.openai.body import JsonBody
-from gateway.reasoning import strip_body, strip_events
+from gateway.reasoning import REASONED, strip_body, strip_events
 from gateway.sse import Rewrite
 from geniehive.errors import InvalidRequest
 from geniehive.resources import Operation
@@ -67,8 +67,11 @@ class Shaping:
 
     def adapt(self, candidate: Candidate, content_type: str, content: bytes) -> tuple[str, bytes]:
         """A candidate's answer without a stream, as the client gets it. Raises UpstreamUnavailable for a web page."""
-        content_type, content = as_it_is(candidate, content_type, content)
-        return content_type, strip_body(content) if self._strips(candidate) else content
+        if content_type != "application/json":
+            content_type, content = as_it_is(candidate, content_type, content)
+        if REASONED in content and self._strips(candidate):
+            content = strip_body(content)
+        return content_type, content
 
     def rewrite(self, candidate: Candidate) -> Rewrite | None:
         """What becomes of the events of a candidate's stream."""

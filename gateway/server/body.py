@@ -59,7 +59,8 @@ class Body:
             self._size += sum(map(len, pieces))
             if self._size > _HELD:
                 self._connection.hold()
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
 
     def finish(self) -> None:
         """Called by the connection: that was all."""

@@ -79,7 +79,7 @@ class Request:
         self.http10 = http10
         self.keep_alive = keep_alive
         self._target = target
-        self.path = target if target.startswith("/") and "?" not in target and "#" not in target else _path(target)
+        self.path = target if target[:1] == "/" and "?" not in target and "#" not in target else _path(target)
         """As it was sent, not decoded, without its query."""
         self._names: dict[str, str] | None = None
 

@@ -117,6 +117,14 @@ class UpstreamResponse:
                 return b""
             await self._wait()
 
+    def at_hand(self) -> bytes | None:
+        """The whole body, if all of it is there in one piece and nobody has read of it; else None."""
+        pieces = self._pieces
+        if self._complete and len(pieces) == 1 and self._decoder is None and self._failure is None:
+            self._size = 0
+            return pieces.popleft()
+        return None
+
     def push_to(self, sink: Sink) -> None:
         """Hand everything that is there, and all that comes, to a sink. `read` is not for this response any more."""
         self._sink = sink
@@ -179,7 +187,10 @@ class UpstreamResponse:
     def finish(self) -> None:
         """Called by the connection, which is another's from now on: the body is whole."""
         self._complete, self._wire = True, None
-        self._moved()
+        if self._sink is not None:
+            self._moved()
+        elif self._waiter is not None:
+            self._wake()
 
     def _next(self) -> bytes:
         """All that is there, decoded; empty if nothing is. Room is made, so the engine may send."""

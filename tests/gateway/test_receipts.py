@@ -306,8 +306,7 @@ async def test_what_is_kept_does_not_keep_the_exchange_alive():
     seen = []
 
     class Watched(Exchange):
-        def __init__(self, *arguments):
-            super().__init__(*arguments)
+        def __post_init__(self):
             seen.append(weakref.ref(self.request))
 
     async with upstream((completion(), KEEP)) as one, gateway(one.url) as gw:
