@@ -9,8 +9,9 @@ it works for this request (`gateway.attempt`), a client that goes away included.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
+from typing import Any
 
 from aiohttp import web
 
@@ -66,12 +67,16 @@ class Attempts:
             self._opening, self._delivery, self._choose, self._enter, self.budget, limits, meter
         )
 
-    async def run(self, exchange: Exchange, plan: Plan) -> web.StreamResponse:
+    def run(self, exchange: Exchange, plan: Plan) -> Coroutine[Any, Any, web.StreamResponse]:
         """The answer of the first candidate that gives one. Raises the error of the last one otherwise."""
         self.budget.arrived(exchange.now())
         exchange.stream = plan.stream
         if plan.json and not plan.stream:  # nothing of it goes out before its end is known
-            return await self._run(exchange, plan, None)
+            return self._run(exchange, plan, None)
+        return self._run_on(exchange, plan)
+
+    async def _run_on(self, exchange: Exchange, plan: Plan) -> web.StreamResponse:
+        """The same for an answer that may break off before the client's eyes."""
         commented = plan.stream and not exchange.stream_type
         comments = Comments(exchange, self._limits.keepalive_comment_s if commented else 0, self._spawn)
         try:
