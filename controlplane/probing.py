@@ -23,6 +23,7 @@ from geniehive.resources import HealthStatus, LeaseState, Service, Snapshot
 
 _MODELS: Final = "/v1/models"
 HEALTH_PATHS: Final[Mapping[str, str]] = {
+    "kokoro": "/health",
     "llamacpp": "/health",
     "llamaswap": "/running",
     "lemonade": "/v1/health",
@@ -30,6 +31,7 @@ HEALTH_PATHS: Final[Mapping[str, str]] = {
     "manifest": _MODELS,
     "ollama": "/api/version",
     "openai": _MODELS,
+    "sdcpp": _MODELS,
     "sglang": _MODELS,
     "speaches": "/health",
     "vllm": _MODELS,

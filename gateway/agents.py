@@ -83,7 +83,7 @@ class Agents:
         body = await self._body(exchange)
         _check_messages(body)
         candidates = self._candidates(exchange, body, body.fields)
-        able = tuple(each for each in candidates if COUNT_TOKENS in each.service.routes)
+        able = _only(exchange, candidates, lambda each: COUNT_TOKENS in each.service.routes)
         if not able:
             messages_request.to_chat(body.fields)  # refuses what could not be answered either
             tokens = math.ceil(len(prompt_of({**body.fields, "tools": None})) / _BYTES_PER_TOKEN)
@@ -108,7 +108,7 @@ class Agents:
 
     async def _run(self, exchange: Exchange, dialogue: Dialogue) -> web.StreamResponse:
         body = dialogue.body
-        candidates = _able(self._candidates(exchange, body, dialogue.fields), dialogue)
+        candidates = _able(exchange, self._candidates(exchange, body, dialogue.fields), dialogue)
         headers = _headers(exchange, dialogue.path, stream=body.stream)
         translated = {name: value for name, value in headers.items() if not name.startswith(_FORWARDED)}
 
@@ -129,21 +129,32 @@ class Agents:
         return await self._attempts.run(exchange, plan)
 
 
-def _able(candidates: tuple[Candidate, ...], dialogue: Dialogue) -> tuple[Candidate, ...]:
+def _able(exchange: Exchange, candidates: tuple[Candidate, ...], dialogue: Dialogue) -> tuple[Candidate, ...]:
     """Whom to ask: everybody, or where the request cannot be translated, those with the route itself.
 
     Raises InvalidRequest, naming the part, where there is none.
     """
-    own = tuple(filter(dialogue.native, candidates))
-    if len(own) == len(candidates):
+    if all(map(dialogue.native, candidates if exchange.found is None else exchange.found.candidates)):
         return candidates
     try:
         dialogue.chat()
     except InvalidRequest:
+        own = _only(exchange, candidates, dialogue.native)
         if not own:
             raise
         return own
     return candidates
+
+
+def _only(
+    exchange: Exchange, candidates: tuple[Candidate, ...], able: Callable[[Candidate], bool]
+) -> tuple[Candidate, ...]:
+    """Those that are able, of all that the name leads to where the strategy chose none: nobody else is asked later."""
+    if exchange.found is None:
+        return tuple(filter(able, candidates))
+    everybody = tuple(filter(able, exchange.found.candidates))
+    exchange.found = exchange.found._replace(candidates=everybody)
+    return tuple(filter(able, candidates)) or everybody
 
 
 def _headers(exchange: Exchange, path: str, *, stream: bool) -> dict[str, str]:
@@ -166,6 +177,6 @@ def _check_messages(body: JsonBody) -> None:
         raise InvalidRequest("`messages` must be a list of turns", param="messages")
 
 
-def _owner(exchange: Exchange) -> str:
-    """The name of the key that asks."""
-    return getattr(exchange.principal, "name", "")
+def _owner(exchange: Exchange) -> object:
+    """The key that asks: the same one as long as it is good; its name may come to be another's."""
+    return exchange.principal

@@ -152,13 +152,11 @@ class Attempts:
         try:
             if begun is None:
                 begun = await self._opening.begin(exchange, plan, attempt.tried, patient=patient)
-            if (
-                begun.scanner is not None or begun.as_it_comes
-            ):  # when the first token of a whole body was there, nobody knows
-                attempt.first_byte()
-            if comments is not None:
-                await comments.stop()
             try:
+                if begun.scanner is not None or begun.as_it_comes:
+                    attempt.first_byte()  # when the first token of a whole body was there, nobody knows
+                if comments is not None:
+                    await comments.stop()
                 response, well = await self._delivery.deliver(exchange, begun, attempt.tried)
             finally:
                 begun.upstream.close()

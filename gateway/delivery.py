@@ -5,12 +5,13 @@ from __future__ import annotations
 from aiohttp import web
 
 from gateway.answers import Stream, Whole
+from gateway.errors import NO_STREAMS
 from gateway.exchange import Exchange
 from gateway.opening import Begun
 from gateway.relay import commit, relay
 from gateway.sse import too_large
 from geniehive.config import GatewayConfig
-from geniehive.errors import UpstreamError, UpstreamUnavailable
+from geniehive.errors import InvalidRequest, UpstreamError
 from geniehive.routing.receipt import Tried
 
 
@@ -29,7 +30,7 @@ class Delivery:
                 tried.reason = exchange.failure
             return response, well
         if exchange.response is not None:
-            raise UpstreamUnavailable("a stream was asked for, and the engine answered without one")
+            raise InvalidRequest(NO_STREAMS, param="stream")
         if begun.upstream.ended:
             return Whole(begun.upstream.status, begun.head, begun.content_type), True
         return await self._pass_large(exchange, begun, tried)

@@ -149,7 +149,7 @@ class ResponsesDialogue(Dialogue):
         policies: PolicyBook,
         kept_back: frozenset[str],
         store: ResponseStore,
-        owner: str,
+        owner: object,
     ) -> None:
         super().__init__(exchange, body, policies, kept_back)
         self._store = store

@@ -16,6 +16,7 @@ from aiohttp import web
 from geniehive.errors import GenieHiveError, UpstreamError, Wire, wire_of
 
 JSON = "application/json"
+NO_STREAMS = "the engine gives this whole: ask without a stream"
 _LONGEST_MESSAGE = 2000  # of an engine's words; more is a page, not a message
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _CODES = {400: "invalid_request", 404: "not_found", 413: "payload_too_large", 429: "rate_limit_exceeded"}

@@ -56,6 +56,10 @@ class Race:
                     self._time_out()
                 finally:
                     self._end(won)
+        except BaseException:  # whoever leaves while the losers end has no use for the winner
+            if won is not None and isinstance(begun := won.result(), Begun):
+                begun.upstream.close()
+            raise
         finally:
             tried.until = tried.until or exchange.now()
             exchange.upstream_seconds += exchange.now() - tried.began
@@ -64,11 +68,11 @@ class Race:
                 raise exchange.interruption
             self._tell(self.lost[-1].attempt, "the request was refused elsewhere")
             return None
-        begun = won.result()
-        if not isinstance(begun, Begun):
-            raise begun
+        result = won.result()
+        if not isinstance(result, Begun):
+            raise result
         self._tell(self._legs[won], "another service was faster")
-        return self._legs[won], begun
+        return self._legs[won], result
 
     async def _compete(
         self, tasks: asyncio.TaskGroup, delay_s: float
@@ -103,10 +107,14 @@ class Race:
             attempt.tried.until = self._exchange.now()
 
     def _time_out(self) -> None:
-        """The time for the first byte is over: all that still run have failed, unless it is the gateway that ends."""
+        """The time for the first byte is over: all that have not failed are late, unless it is the gateway that ends.
+
+        One that began in this very moment is as well: nobody has looked at it.
+        """
         if self._exchange.interruption is not None:
             return
-        late = [attempt for leg, attempt in self._legs.items() if not leg.done()]
+        lost = {id(each.attempt) for each in self.lost}
+        late = [attempt for attempt in self._legs.values() if id(attempt) not in lost]
         self.lost += [Lost(attempt, self._opening.too_late(attempt.tried, self._exchange.now())) for attempt in late]
 
     def _end(self, won: asyncio.Task[Begun | GenieHiveError | AttemptFailed] | None) -> None:

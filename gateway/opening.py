@@ -12,15 +12,23 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+from gateway.errors import NO_STREAMS, error_body
 from gateway.exchange import Exchange
 from gateway.loading import LOOK_EVERY_S, Loading
 from gateway.plan import Kept, Plan
 from gateway.sse import SseScanner, too_large
 from gateway.told import Body, look, told_in
 from gateway.upstream import Refused, Upstream, UpstreamResponse
-from gateway.verdict import AttemptFailed, Kind, judge, judge_answer, judge_event
+from gateway.verdict import AttemptFailed, Kind, Passed, judge, judge_answer, judge_event
 from geniehive.config import GatewayConfig
-from geniehive.errors import CallerError, GenieHiveError, UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from geniehive.errors import (
+    CallerError,
+    GenieHiveError,
+    InvalidRequest,
+    UpstreamError,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
 from geniehive.resources import HealthStatus
 from geniehive.routing.receipt import Tried
 
@@ -184,9 +192,17 @@ def _check(response: UpstreamResponse, plan: Plan, body: bytes) -> Body | None:
     seen = look(body) if whole else None
     if (wrong := judge_answer(response.headers, body, whole=whole, seen=seen)) is not None:
         raise wrong
+    if plan.stream and plan.streams_vary:
+        raise _no_streams()
     if plan.stream:
         raise AttemptFailed(UpstreamUnavailable("a stream was asked for, and the engine answered without one"))
     return seen
+
+
+def _no_streams() -> AttemptFailed:
+    """An engine works that was asked for a stream of what it only gives whole: nothing is held against it."""
+    error = InvalidRequest(NO_STREAMS, param="stream")
+    return AttemptFailed(error, retry=False, passed=Passed(400, error_body(error), ""))
 
 
 async def _first_content(response: UpstreamResponse, scanner: SseScanner, plan: Plan, kept: Kept | None) -> Begun:

@@ -55,6 +55,8 @@ class Plan(NamedTuple):  # a frozen dataclass takes ten times as long to make
     """Whether the stream ends with `[DONE]`."""
     json: bool = True
     """Whether an answer is a JSON object, or a stream if and only if one was asked for."""
+    streams_vary: bool = False
+    """Whether some engines know no streams of this: then one asked too much of them, and they are not at fault."""
     grace_s: float = 2.0
     """For what may follow in a stream once the engine said that it finished."""
     choices: int = 1

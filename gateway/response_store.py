@@ -1,7 +1,8 @@
 """Responses that clients may go on from: the last ones of this worker, bounded by number and by bytes.
 
 A response is kept with all that led to it, so `previous_response_id` needs one look. It is kept for the key that made
-it, and for nobody else. Engines never see these ids: they get the whole conversation each time.
+it, and for nobody else: not for a later one of the same name either. Engines never see these ids: they get the whole
+conversation each time.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ MAX_BYTES = 64 * 1024 * 1024
 class Stored(NamedTuple):
     """A response, and the items that a request which goes on from it begins with; `size` in bytes, about."""
 
-    owner: str
+    owner: object
     response: Json
     items: list[Any]
     size: int
@@ -34,7 +35,7 @@ class ResponseStore:
         self._kept: OrderedDict[str, Stored] = OrderedDict()
         self.bytes = 0
 
-    def keep(self, owner: str, response: Json, before: list[Any], size: int) -> None:
+    def keep(self, owner: object, response: Json, before: list[Any], size: int) -> None:
         """Keep a response; `before` are the items of its request, `size` the bytes of both."""
         name, output = response.get("id"), response.get("output")
         if not isinstance(name, str) or not isinstance(output, list) or not self._limit or size > self._max_bytes:
@@ -45,10 +46,10 @@ class ResponseStore:
         while len(self._kept) > self._limit or self.bytes > self._max_bytes:
             self._drop(next(iter(self._kept)))
 
-    def before(self, name: Any, owner: str) -> Stored:
+    def before(self, name: Any, owner: object) -> Stored:
         """What a request goes on from. Raises ResponseNotKept, in OpenAI's words, for a response that is not kept."""
         found = self._kept.get(name) if isinstance(name, str) else None
-        if found is None or found.owner != owner:
+        if found is None or found.owner is not owner:
             raise ResponseNotKept(
                 f"Previous response with id {ascii(name)[:100]} not found. Each gateway worker keeps the last "
                 f"{self._limit} (gateway.stored_responses); send the whole `input` instead",
@@ -56,14 +57,14 @@ class ResponseStore:
             )
         return found
 
-    def get(self, name: str, owner: str) -> Stored:
+    def get(self, name: str, owner: object) -> Stored:
         """A response by its id. Raises NotFound."""
         found = self._kept.get(name)
-        if found is None or found.owner != owner:
+        if found is None or found.owner is not owner:
             raise NotFound(f"Response with id {ascii(name)[:100]} not found.", param="response_id")
         return found
 
-    def delete(self, name: str, owner: str) -> None:
+    def delete(self, name: str, owner: object) -> None:
         """Forget a response. Raises NotFound."""
         self.get(name, owner)
         self._drop(name)

@@ -78,7 +78,7 @@ def _append(fields: Json, protocol: str, sent: Sent) -> Again | None:
     limits = _limits(fields, sent.tokens)
     if not begun or limits is None or not isinstance(prompt, str) or not _plain(fields, protocol):
         return None
-    if any(fields.get(key) not in {None, False, ""} for key in _NOT_APPENDED) or fields.get("best_of", 1) != 1:
+    if any(fields.get(key) not in (None, False, "") for key in _NOT_APPENDED) or fields.get("best_of", 1) != 1:
         return None
     return Again("append", msgspec.json.encode({**fields, **limits, "prompt": prompt + begun}), begun)
 

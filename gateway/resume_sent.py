@@ -288,7 +288,7 @@ def calls_of(value: Any) -> list[Json]:
     for call in value:
         if not isinstance(call, dict) or type(call.get("index")) is not int:
             raise Unclear
-        if not isinstance(call.get("function"), dict) or call.get("type") not in {None, "function"}:
+        if not isinstance(call.get("function"), dict) or call.get("type") not in (None, "function"):
             raise Unclear
     return value
 

@@ -42,10 +42,12 @@ class _Ended(Enum):
 
     WELL = "well"
     CUT = "cut"  # it had gone on
+    TOLD = "told"  # what cut it was for the client to hear: its stream is over
     REFUSED = "refused"  # the service is well, but not with this way of asking
     FAILED = "failed"
 
 
+_OVER = frozenset({_Ended.WELL, _Ended.TOLD})
 Chosen = tuple[Candidate, Place | None] | None
 
 
@@ -78,7 +80,7 @@ class Resumption:
             while (sent := cut.kept.sent()) is not None:
                 exchange.cut, comments.splice = None, None
                 ended = await self._with_others(exchange, plan, sent, base, comments)
-                if ended is _Ended.WELL:
+                if ended in _OVER:
                     return
                 if ended is not _Ended.CUT or (following := _cut_of(exchange)) is None:
                     break
@@ -99,19 +101,20 @@ class Resumption:
             if chosen is None:
                 break
             candidate, place = chosen
-            request = plan.build(candidate)
-            found = ways(plan.operation, candidate.service.protocol, request.body, sent)
-            way = found[refused]
-            comments.splice = splice = Splice(sent, goes_on=way.goes_on, note=_note(candidate, way))
-            again = _plan(plan, request._replace(body=way.body), splice, base, sent)
-            attempt = self._enter(exchange, candidate, place)
-            attempt.tried.resumed = way.how
+            attempt = self._enter(exchange, candidate, place)  # first: it gives the place back, whatever happens
             try:
+                request = plan.build(candidate)
+                found = ways(plan.operation, candidate.service.protocol, request.body, sent)
+                way = found[refused]
+                comments.splice = splice = Splice(sent, goes_on=way.goes_on, note=_note(candidate, way))
+                again = _plan(plan, request._replace(body=way.body), splice, base, sent)
+                attempt.tried.resumed = way.how
                 ended = await self._one(exchange, again, attempt, splice)
             finally:
                 attempt.close()
-                self._meter.resumed(way.how, attempt.tried.outcome)
-            if ended is _Ended.WELL or ended is _Ended.CUT:
+                if how := attempt.tried.resumed:
+                    self._meter.resumed(how, attempt.tried.outcome)
+            if ended is _Ended.CUT or ended in _OVER:
                 break
             if ended is _Ended.REFUSED and refused + 1 < len(found):
                 options, refused = (candidate,), refused + 1
@@ -150,7 +153,10 @@ class Resumption:
             exchange.failure = ""
             attempt.over(well=True)
             return _Ended.WELL
-        if (cut := _cut_of(exchange)) is None or not isinstance(cut.failure, Disagrees):
+        if (cut := _cut_of(exchange)) is None:
+            attempt.over(well=False)
+            return _Ended.TOLD
+        if not isinstance(cut.failure, Disagrees):
             attempt.over(well=False)
             return _Ended.CUT if splice.joined else _Ended.FAILED
         return _Ended.CUT if splice.joined else _differs(tried, cut.failure.message)

@@ -21,7 +21,7 @@ Json = dict[str, Any]
 _OWN: Final = frozenset(
     {
         *("model", "messages", "prompt", "input", "system", "suffix", "template", "context", "raw", "images"),
-        *("stream", "options", "format", "keep_alive", "think", "truncate", "shift"),
+        *("stream", "stream_options", "options", "format", "keep_alive", "think", "truncate", "shift", "n"),
     }
 )
 # Ollama's option → the fields it becomes. Those that are about loading a model become none.
@@ -37,7 +37,7 @@ _SAMPLED: Final = frozenset(
     | {"mirostat_tau", "mirostat_eta", "presence_penalty", "frequency_penalty"}
 )
 _PICTURES: Final = (("/9j/", "jpeg"), ("R0lGOD", "gif"), ("UklGR", "webp"))
-_LEVELS: Final = frozenset({"low", "medium", "high", "max"})
+_LEVELS: Final = ("low", "medium", "high", "max")
 
 
 class Question(NamedTuple):
@@ -129,7 +129,8 @@ def _options(given: Json) -> Json:
         raise InvalidRequest("`options` must be an object", param="options")
     fields: Json = {}
     for name, value in options.items():
-        if value is None or (name == "num_predict" and isinstance(value, int) and value < 0):  # -1: without end
+        endless = name == "num_predict" and isinstance(value, int) and value < 0  # -1, -2
+        if value is None or name in _OWN or endless:
             continue
         names = (name,) if name in _SAMPLED else _OPTIONS.get(name, (name,))
         fields |= dict.fromkeys(names, value)

@@ -20,7 +20,6 @@ Json = dict[str, Any]
 
 LINES: Final = "application/x-ndjson"
 """Media type of a stream. Nothing keeps a client waiting in it: an empty line is no JSON."""
-_REASONS: Final = {"length": "length"}
 _REASONING: Final = ("reasoning_content", "reasoning")
 
 
@@ -40,7 +39,7 @@ def whole(kind: str, model: str, body: bytes, clock: Clock) -> bytes:
         raise UpstreamUnavailable("the engine's answer has no choices")
     message = choice.get("message")
     said = message if isinstance(message, dict) else {"content": choice.get("text")}
-    calls = [_call(call, place) for place, call in enumerate(said.get("tool_calls") or ())]
+    calls = [_call(call, place) for place, call in enumerate(_listed(said.get("tool_calls")))]
     line = _line(kind, model, clock, _words(said.get("content")), _thought(said), calls)
     if probabilities := _probabilities(choice):
         line["logprobs"] = probabilities
@@ -52,7 +51,7 @@ def embeddings(model: str, body: bytes, clock: Clock, *, one: bool) -> bytes:
     answer = _object(body)
     found = answer.get("data")
     rows = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
-    vectors = [row.get("embedding") for row in sorted(rows, key=lambda row: row.get("index") or 0)]
+    vectors = [row.get("embedding") for row in sorted(rows, key=_index)]
     if not all(isinstance(vector, list) for vector in vectors):
         raise UpstreamUnavailable("the engine's answer has no embeddings")
     if one:
@@ -114,7 +113,7 @@ class Lines:
     def _choice(self, choice: Json) -> bytes:
         delta = choice.get("delta")
         said = delta if isinstance(delta, dict) else {"content": choice.get("text")}
-        for place, call in enumerate(said.get("tool_calls") or ()):
+        for place, call in enumerate(_listed(said.get("tool_calls"))):
             self._gather(call, place)
         text, thought = _words(said.get("content")), _thought(said)
         lines = b""
@@ -177,7 +176,8 @@ def _line(kind: str, model: str, clock: Clock, text: str, thought: str, calls: l
 def _last(reason: Any, seen: Json, clock: Clock, first_s: float | None) -> Json:
     """What stands in the last object: why it ended, counts, times."""
     elapsed = clock.elapsed_s()
-    told: Json = {"done": True, "done_reason": _REASONS.get(reason, "stop"), "total_duration": _ns(elapsed)}
+    why = "length" if reason == "length" else "stop"
+    told: Json = {"done": True, "done_reason": why, "total_duration": _ns(elapsed)}
     usage, timings = seen.get("usage"), seen.get("timings")
     usage, timings = usage if isinstance(usage, dict) else {}, timings if isinstance(timings, dict) else {}
     details = usage.get("prompt_tokens_details")
@@ -220,6 +220,15 @@ def _probabilities(choice: Json) -> list[Any]:
     told = choice.get("logprobs")
     content = told.get("content") if isinstance(told, dict) else None
     return content if isinstance(content, list) else []
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _index(row: Json) -> int:
+    given = row.get("index")
+    return given if isinstance(given, int) else 0
 
 
 def _words(value: Any) -> str:

@@ -36,6 +36,11 @@ def asks_for_stream(body: JsonBody) -> bool:
     return body.stream
 
 
+def comes_whole(_body: JsonBody) -> bool:
+    """No body asks for events: engines have none of this, whatever `stream` says."""
+    return False
+
+
 def speaks_in_events(body: JsonBody) -> bool:
     """Whether a speech request wants its audio as events; `stream` is Kokoro's word for chunks of audio."""
     return body.fields.get("stream_format") == "sse"
@@ -52,6 +57,7 @@ class Errand(NamedTuple):
     json: bool = True
     """Whether an answer without a stream is a JSON object."""
     stream: Callable[[JsonBody], bool] = asks_for_stream
+    """Whether a body asks for events."""
     as_it_comes: bool = False
     """Whether an answer without a stream is passed on from its first byte, as audio is that one listens to."""
 
@@ -103,6 +109,7 @@ class Forward:
             build,
             stream=stream,
             json=errand.json,
+            streams_vary=True,
             held_bytes=1 if errand.as_it_comes else HELD_BYTES,
             grace_s=self._grace(body),
         )

@@ -14,7 +14,7 @@ from gateway.auth import CALLER, INFERENCE
 from gateway.exchange import Exchange
 from gateway.http import Handler, Route
 from gateway.openai.forms import Forms
-from gateway.openai.forward import Errand, Forward, speaks_in_events
+from gateway.openai.forward import Errand, Forward, comes_whole, speaks_in_events
 from gateway.openai.voices import Voices
 from geniehive.resources import Operation
 
@@ -22,8 +22,8 @@ _SPEECH = Errand(
     Operation.SPEECH, "/v1/audio/speech", accept="*/*", json=False, stream=speaks_in_events, as_it_comes=True
 )
 _IMAGES = Errand(Operation.IMAGE, "/v1/images/generations")
-_MODERATION = Errand(Operation.MODERATION, "/v1/moderations")
-_RERANK = Errand(Operation.RERANK, "/v1/rerank")
+_MODERATION = Errand(Operation.MODERATION, "/v1/moderations", stream=comes_whole)
+_RERANK = Errand(Operation.RERANK, "/v1/rerank", stream=comes_whole)
 # As Jina, vLLM, llama.cpp and Cohere name it.
 _RERANK_PATHS = ("/v1/rerank", "/rerank", "/v1/reranking", "/reranking", "/v2/rerank")
 

@@ -26,12 +26,12 @@ from gateway.translate.parts import (
 
 _LEFT_OUT: Final = frozenset(
     {
-        "cache_control", "container", "context_management", "inference_geo", "mcp_servers", "messages", "metadata",
+        "cache_control", "container", "context_management", "inference_geo", "mcp_servers", "messages", "metadata", "n",
         "output_config", "output_format", "service_tier", "speed", "stop_sequences", "system", "thinking",
         "tool_choice", "tools",
     }
 )  # fmt: skip
-_THINKS: Final = frozenset({"enabled", "adaptive"})
+_THINKS: Final = ("enabled", "adaptive")  # as elsewhere: what a client sends may have no hash
 _SERVER_TOOL: Final = "is a tool that runs at Anthropic; no engine here has it. Give tools with an `input_schema`"
 
 
@@ -190,7 +190,7 @@ def _assistant(conversation: Conversation, content: Any, path: str) -> None:
 
 def _tool(tool: Any, path: str) -> Json:
     tool = object_at(tool, path)
-    if tool.get("type") not in {None, "custom"}:
+    if tool.get("type") not in (None, "custom"):
         raise refuse(path, f"({_shown(tool['type'])}) {_SERVER_TOOL}")
     function: Json = {"name": text_at(tool.get("name"), f"{path}.name")}
     if tool.get("description"):
@@ -208,7 +208,7 @@ def _tool_choice(choice: Json) -> Json:
         name = text_at(choice.get("name"), "tool_choice.name")
         return {**made, "tool_choice": {"type": "function", "function": {"name": name}}}
     words = {"auto": "auto", "any": "required", "none": "none"}
-    if kind not in words:
+    if not isinstance(kind, str) or kind not in words:
         raise refuse("tool_choice.type", "must be auto, any, tool or none")
     return {**made, "tool_choice": words[kind]}
 

@@ -26,7 +26,7 @@ from gateway.translate.tools import Toolbox, custom_arguments
 _LEFT_OUT: Final = frozenset(
     {
         "background", "client_metadata", "context_management", "conversation", "include", "input", "instructions",
-        "max_output_tokens", "max_tool_calls", "metadata", "previous_response_id", "prompt", "prompt_cache_key",
+        "max_output_tokens", "max_tool_calls", "metadata", "n", "previous_response_id", "prompt", "prompt_cache_key",
         "prompt_cache_retention", "reasoning", "safety_identifier", "service_tier", "store", "stream_options", "text",
         "tool_choice", "tools", "top_logprobs", "truncation",
     }
@@ -36,7 +36,7 @@ _UNKNOWN_HERE: Final = {
     "conversation": "is not kept here; send the input whole, or `previous_response_id`",
     "prompt": "is a template that OpenAI keeps; send `instructions` and `input`",
 }
-_PASSED_OVER: Final = frozenset({"web_search_call", "image_generation_call"})  # by tools that are left out
+_PASSED_OVER: Final = ("web_search_call", "image_generation_call")  # by tools that are left out
 
 
 def to_chat(body: Json, toolbox: Toolbox) -> Json:
@@ -90,7 +90,7 @@ def _item(conversation: Conversation, item: Json, path: str, toolbox: Toolbox) -
     kind = item.get("type") or ("message" if "role" in item else None)
     if kind == "message":
         _message(conversation, item, path)
-    elif kind in {"function_call", "custom_tool_call"}:
+    elif kind in ("function_call", "custom_tool_call"):
         namespace = item.get("namespace")
         name = text_at(item.get("name"), f"{path}.name")
         name = toolbox.name_of(name, namespace if isinstance(namespace, str) else "")
@@ -99,7 +99,7 @@ def _item(conversation: Conversation, item: Json, path: str, toolbox: Toolbox) -
         else:
             arguments = custom_arguments(text_at(item.get("input"), f"{path}.input"))
         conversation.call(text_at(item.get("call_id"), f"{path}.call_id"), name, arguments)
-    elif kind in {"function_call_output", "custom_tool_call_output"}:
+    elif kind in ("function_call_output", "custom_tool_call_output"):
         text, pictures = _output(item.get("output"), f"{path}.output")
         conversation.tool(text_at(item.get("call_id"), f"{path}.call_id"), text, pictures)
     elif kind == "reasoning":
@@ -110,7 +110,7 @@ def _item(conversation: Conversation, item: Json, path: str, toolbox: Toolbox) -
 
 def _message(conversation: Conversation, item: Json, path: str) -> None:
     role, content = item.get("role"), item.get("content")
-    if role in {"system", "developer"}:
+    if role in ("system", "developer"):
         conversation.instruct(_texts(content, f"{path}.content"))
     elif role == "user":
         parts = [text_part(content)] if isinstance(content, str) else _parts(content, f"{path}.content")
@@ -160,7 +160,7 @@ def _file(part: Json, path: str) -> Json:
 
 
 def _text(part: Json, path: str) -> str:
-    if part.get("type") not in {"input_text", "output_text", "text", "summary_text", "reasoning_text"}:
+    if part.get("type") not in ("input_text", "output_text", "text", "summary_text", "reasoning_text"):
         raise refuse(
             path, f"is of type {ascii(part.get('type'))[:64]}, which engines with chat completions do not take"
         )
@@ -202,7 +202,7 @@ def _tool_choice(choice: Any, toolbox: Toolbox) -> Json:
     if isinstance(choice, str):
         return {"tool_choice": choice}
     choice = object_at(choice, "tool_choice")
-    if choice.get("type") in {"function", "custom"}:
+    if choice.get("type") in ("function", "custom"):
         name = toolbox.name_of(text_at(choice.get("name"), "tool_choice.name"))
         return {"tool_choice": {"type": "function", "function": {"name": name}}}
     if choice.get("type") == "allowed_tools":
@@ -212,7 +212,7 @@ def _tool_choice(choice: Any, toolbox: Toolbox) -> Json:
 
 def _format(text: Any) -> Json:
     wanted = text.get("format") if isinstance(text, dict) else None
-    if not isinstance(wanted, dict) or wanted.get("type") in {None, "text"}:
+    if not isinstance(wanted, dict) or wanted.get("type") in (None, "text"):
         return {}
     if wanted["type"] == "json_object":
         return {"response_format": {"type": "json_object"}}

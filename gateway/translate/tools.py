@@ -13,7 +13,7 @@ import msgspec
 
 from gateway.translate.parts import Json, list_at, object_at, refuse, text_at
 
-LEFT_OUT: Final = frozenset({"web_search", "web_search_preview", "web_search_preview_2025_03_11", "image_generation"})
+LEFT_OUT: Final = ("web_search", "web_search_preview", "web_search_preview_2025_03_11", "image_generation")
 """Tools that are offered, not demanded: without them an agent still works."""
 _HOSTED: Final = "is a tool that runs at OpenAI; no engine here has it. Give tools of type function"
 _TEXT: Final = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,10 @@ _LISTED = (
     "/tokenize",
     "/inference",
 )
+
+
+_QUIET = logging.getLogger(f"{__name__}.server")  # a gateway that hangs up is no news
+_QUIET.disabled = True
 
 
 @dataclass
@@ -92,7 +97,7 @@ def running_engine() -> Iterator[FuzzedEngine]:
     stop = asyncio.Event()
 
     async def serve() -> None:
-        runner = web.AppRunner(_app(engine), access_log=None)
+        runner = web.AppRunner(_app(engine), access_log=None, logger=_QUIET)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()

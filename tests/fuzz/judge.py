@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 PATIENCE_S = 15.0
 """After which silence is a hang; slow headers are closed after 10 s."""
 _SOON_S = 0.05
+_QUIET_S = 0.3
+"""After which nothing more is expected of a connection that is kept alive: its client hangs up."""
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
 _ERROR = re.compile(rb'\{"(?:error|type)"')
 
@@ -62,26 +64,30 @@ class Judge:
                 for piece in pieces:
                     client.sendall(piece)
                     self._read_soon(client, answer)
-                if not answer:
-                    client.shutdown(socket.SHUT_WR)
+                while not _over(answer) and self._read_soon(client, answer, _QUIET_S):
+                    pass
+                client.shutdown(socket.SHUT_WR)
                 while not _over(answer) and (piece := client.recv(65536)):
                     answer += piece
-            except ConnectionError:
-                pass  # refused in the middle of our bytes: a closed door
             except TimeoutError:
                 raise AssertionError(
                     f"no answer and no close within {PATIENCE_S:g} s; so far {bytes(answer[:300])!r}"
                 ) from None
+            except OSError:
+                pass  # refused in the middle of our bytes: a closed door
         return bytes(answer)
 
-    def _read_soon(self, client: socket.socket, answer: bytearray) -> None:
-        client.settimeout(_SOON_S)
+    def _read_soon(self, client: socket.socket, answer: bytearray, seconds: float = _SOON_S) -> bool:
+        """Whether something came within so many seconds."""
+        client.settimeout(seconds)
         try:
-            answer += client.recv(65536)
+            piece = client.recv(65536)
         except TimeoutError:
-            pass
+            return False
         finally:
             client.settimeout(PATIENCE_S)
+        answer += piece
+        return bool(piece)
 
 
 def _over(answer: bytearray) -> bool:

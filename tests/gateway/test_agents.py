@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 
 import httpx
 import msgspec
 import pytest
 
-from geniehive.resources import Asset, Operation, PromptPolicy, RequestPolicy, Role, RoutingPolicy
+from geniehive.resources import AccessKey, Asset, Operation, PromptPolicy, RequestPolicy, Role, RoutingPolicy
 from tests.agents.scripted import ROUTES, SAID, message_events, response_events, scripted_engine
-from tests.gateway.harness import gateway, service
+from tests.gateway.harness import gateway, role, service
 from tests.gateway.misbehaving import (
     CLOSE,
     HANG,
@@ -174,6 +175,28 @@ async def test_what_cannot_be_translated_goes_to_engines_with_the_route_alone():
     assert chat_only.seen == []
 
 
+@pytest.mark.parametrize(("path", "more"), [(MESSAGES, SERVER_TOOL), (COUNT, {})])
+async def test_where_the_engines_with_the_route_fail_those_without_are_not_asked(path, more):
+    fallback = role("f", assets=("chat-only",))
+    roles = (role("r", assets=("m",), fallback_roles=("f",)), fallback)
+    async with upstream((answer(502, {}), KEEP)) as own, upstream((completion("x"), KEEP)) as chat_only:
+        services = native(own.url), service(2, chat_only.url, asset="chat-only")
+        async with gateway(*services, roles=roles) as gw:
+            got = await post(gw, path, {**ANTHROPIC, **more, "model": "r"})
+    assert got.status_code == 502
+    assert chat_only.seen == []
+
+
+async def test_engines_with_the_route_are_found_behind_many_without():
+    async with upstream((completion("x"), KEEP)) as chat_only, scripted_engine(native=True) as own:
+        many = [service(number, chat_only.url) for number in range(1, 12)]
+        async with gateway(*many, native(own.url, 99)) as gw:
+            for _ in range(12):
+                got = await post(gw, MESSAGES, {**ANTHROPIC, **SERVER_TOOL, "stream": True})
+                assert got.status_code == 200
+    assert chat_only.seen == []
+
+
 async def test_count_tokens_asks_an_engine_that_counts_or_says_that_it_estimates():
     async with (
         scripted_engine(native=True) as engine,
@@ -231,6 +254,20 @@ async def test_what_is_not_to_be_stored_is_not_and_other_keys_do_not_see_what_is
         ask = {**OPENAI, "previous_response_id": kept["id"]}
         assert (await post(gw, RESPONSES, ask, authorization="Bearer two")).status_code == 400
         assert (await post(gw, RESPONSES, ask, authorization="Bearer one")).status_code == 200
+
+
+async def test_a_new_token_of_an_old_name_does_not_see_what_the_old_one_kept():
+    def token(secret):
+        return AccessKey(name="ana", secret_sha256=sha256(secret.encode()).digest(), scopes=("inference",))
+
+    async with upstream((completion("x"), KEEP)) as engine, gateway(engine.url) as gw:
+        shape = gw.view.table.shape
+        gw.view.replace(msgspec.structs.replace(shape, access_keys={"ana": token("old")}))
+        kept = (await post(gw, RESPONSES, OPENAI, authorization="Bearer old")).json()["id"]
+        gw.view.replace(msgspec.structs.replace(shape, revision=2, access_keys={"ana": token("old")}))
+        assert (await post_get(gw, f"{RESPONSES}/{kept}", authorization="Bearer old")).status_code == 200
+        gw.view.replace(msgspec.structs.replace(shape, revision=3, access_keys={"ana": token("new")}))
+        assert (await post_get(gw, f"{RESPONSES}/{kept}", authorization="Bearer new")).status_code == 404
 
 
 ROLE = Role(

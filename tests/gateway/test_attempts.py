@@ -470,3 +470,17 @@ async def test_draining_answers_a_request_that_still_waits_for_its_first_byte():
         await up.arrived.wait()
         await gw.front.drain(0.2)
         assert (await running).status_code == 503
+
+
+async def test_a_client_that_leaves_between_the_first_byte_and_its_delivery_frees_the_engine(monkeypatch):
+    async def leave(_comments):
+        raise asyncio.CancelledError
+
+    async with upstream((STREAM_HEAD, chunk(delta("x")), HANG)) as engine, gateway(engine.url) as gw:
+        monkeypatch.setattr(Comments, "stop", leave)
+        async with httpx.AsyncClient(timeout=10) as http:
+            with pytest.raises(httpx.TransportError):
+                await http.post(f"{gw.url}/v1/chat/completions", json={"model": "m", "messages": [], "stream": True})
+        async with asyncio.timeout(2):
+            await engine.gone.wait()
+        await until(lambda: gw.in_flight.counts == {})

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from types import SimpleNamespace
 
 import httpx
 import msgspec
 import pytest
 
+from gateway.hedging import Race
 from gateway.inflight import InFlight
 from gateway.retry_budget import RetryBudget
+from gateway.verdict import AttemptFailed
+from geniehive.errors import UpstreamTimeout
 from tests.gateway.harness import gateway, role, service, until
 from tests.gateway.misbehaving import DONE, HANG, KEEP, STREAM_HEAD, answer, chunk, completion, delta, stream, upstream
 
@@ -219,3 +223,57 @@ def test_late_is_later_than_nineteen_of_twenty():
     assert in_flight.late_s("a", streamed=False) == 19.0
     in_flight.finished("a", 0.0, 100.0, ok=True, tokens=None)
     assert in_flight.late_s("a", streamed=True) == 19.0
+
+
+async def test_an_answer_that_begins_in_the_moment_of_the_deadline_is_too_late_and_no_crash():
+    class Moment:
+        """A deadline that ends when the answer has begun, before anybody could look."""
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            raise TimeoutError
+
+    async def ask_of(_plan, _tried):
+        raise AssertionError
+
+    attempt = SimpleNamespace(tried=SimpleNamespace(began=0.0, until=0.0, candidate=None), close=lambda: None)
+    exchange = SimpleNamespace(
+        interruption=None, now=lambda: 1.0, deadline=lambda *_: Moment(), upstream_seconds=0.0, tried=[]
+    )
+    opening = SimpleNamespace(ask=ask_of, patience=lambda *_: (1.0, None), too_late=lambda *_: AttemptFailed(LATE))
+    race = Race(exchange, None, opening, attempt, lambda: None)
+    race._compete = lambda tasks, _delay: begun(race, tasks, attempt)
+    assert await race.run(1.0) is None
+    assert [each.error.error for each in race.lost] == [LATE]
+
+
+LATE = UpstreamTimeout("late")
+
+
+async def begun(race, tasks, attempt):
+    """The leg is done, and the race did not get to hear of it."""
+    leg = tasks.create_task(asyncio.sleep(0))
+    race._legs[leg] = attempt
+    await leg
+    raise TimeoutError
+
+
+async def test_a_client_that_leaves_while_the_loser_ends_frees_the_winner_too(monkeypatch):
+    async def leave(*_):
+        raise asyncio.CancelledError
+
+    async with (
+        upstream((HANG,)) as one,
+        upstream((STREAM_HEAD, chunk(delta("x")), HANG)) as two,
+        gateway(one.url, two.url, **LIMITS) as gw,
+    ):
+        seen_to_take(gw, 0.1)
+        monkeypatch.setattr(asyncio.TaskGroup, "__aexit__", leave)
+        with pytest.raises(httpx.TransportError):
+            await ask(gw)
+        monkeypatch.undo()
+        async with asyncio.timeout(2):
+            await two.gone.wait()
+        await until(lambda: gw.in_flight.counts == {})

@@ -420,3 +420,42 @@ async def test_a_real_engine_goes_on_from_the_beginning_that_it_is_given(llama_s
     assert events(found)[-1]["usage"]["completion_tokens"] == 20
     assert found.content.endswith(DONE)
     assert whole.startswith(begun)
+
+
+def request_of(*, last):
+    """A request for a stream as bytes; after the last its connection is closed."""
+    body, kept = json.dumps(ASK).encode(), b"close" if last else b"keep-alive"
+    head = b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: %b\r\n"
+    return head % (CHAT.encode(), kept) + b"content-length: %d\r\n\r\n%b" % (len(body), body)
+
+
+REFUSED_LATER = {
+    "before it has caught up": (STREAM_HEAD, chunk(delta("one ")), chunk(event(FILTERED)), LAST_CHUNK, KEEP),
+    "when it has gone on": (
+        *stream("one ", "two ", "x", finish=None, done=False, end=None),
+        chunk(event(FILTERED)),
+        KEEP,
+    ),
+}
+
+
+@pytest.mark.parametrize("script", REFUSED_LATER.values(), ids=REFUSED_LATER)
+async def test_a_stream_that_another_engine_ends_with_the_requests_own_error_ends_once(script):
+    async with (
+        upstream(CUT_OFF) as bad,
+        upstream(script) as refuses,
+        upstream(WHOLE) as good,
+        gateway(bad.url, refuses.url, good.url) as gw,
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", gw.port)
+        writer.write(request_of(last=False))
+        async with asyncio.timeout(5):
+            first = await reader.readuntil(b"\r\n0\r\n\r\n")
+        await until(lambda: gw.front.open_requests == 0)
+        writer.write(request_of(last=True))
+        async with asyncio.timeout(5):
+            second = await reader.read()
+        writer.close()
+    assert first.count(b'"no"') == 1
+    assert b"[DONE]" not in first
+    assert second.startswith(b"HTTP/1.1 200 ")

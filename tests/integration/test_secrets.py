@@ -5,8 +5,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import grpc
+import httpx
 import pytest
 
 from geniehive.dial import metadata
@@ -31,17 +33,42 @@ _AUTH: Json = {
 }
 
 
+class Used(NamedTuple):
+    """A cluster that was used; what its clients were answered, by what was asked; and every secret of it."""
+
+    cluster: Cluster
+    answers: dict[str, bytes]
+    secrets: dict[str, str]
+
+    def found_in(self, text: bytes) -> list[str]:
+        """The names of the secrets that a text has."""
+        return [name for name, secret in self.secrets.items() if secret.encode() in text]
+
+
 @pytest.fixture(scope="module")
-def used(
-    llama_server: LlamaServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Cluster, dict[str, bytes]]]:
+def used(llama_server: LlamaServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Used]:
     """A cluster with logs at debug level that was used well and badly; and what its clients were answered."""
     with running_cluster(tmp_path_factory.mktemp("secrets"), auth=_AUTH) as cluster:
         cluster.arguments = ("--log-level", "debug")
         engine = service("alpha/chat/llama", llama_server.base_url, api_key=_SECRETS["engine key"])
         cluster.start("alpha", [engine])
         cluster.wait_for_model(llama_server.model)
-        yield cluster, _use(cluster, llama_server.model)
+        made = cluster.http.post(
+            "/v1/cluster/tokens",
+            json={"name": "laptop", "scopes": ["inference", "read"]},
+            headers={"authorization": f"Bearer {_SECRETS['admin key']}"},
+        )
+        token = made.raise_for_status().json()["secret"]
+        cluster.wait_for(lambda: _as(cluster, token, "/v1/models").status_code == 200)
+        answers = {
+            "with a token": _as(cluster, token, "/v1/cluster/requests").content,
+            **_use(cluster, llama_server.model),
+        }
+        yield Used(cluster, answers, {**_SECRETS, "token": token})
+
+
+def _as(cluster: Cluster, key: str, path: str) -> httpx.Response:
+    return cluster.http.get(path, headers={"authorization": f"Bearer {key}"})
 
 
 def _use(cluster: Cluster, model: str) -> dict[str, bytes]:
@@ -85,43 +112,35 @@ def _use(cluster: Cluster, model: str) -> dict[str, bytes]:
     return answers
 
 
-def _found_in(text: bytes) -> list[str]:
-    return [name for name, secret in _SECRETS.items() if secret.encode() in text]
+def test_no_answer_repeats_a_secret(used: Used) -> None:
+    assert {name: found for name, answer in used.answers.items() if (found := used.found_in(answer))} == {}
 
 
-def test_no_answer_repeats_a_secret(used: tuple[Cluster, dict[str, bytes]]) -> None:
-    _, answers = used
-    assert {name: _found_in(answer) for name, answer in answers.items() if _found_in(answer)} == {}
-
-
-def test_no_log_at_debug_level_has_a_secret(used: tuple[Cluster, dict[str, bytes]]) -> None:
-    cluster, _ = used
-    for name, daemon in cluster.daemons.items():
+def test_no_log_at_debug_level_has_a_secret(used: Used) -> None:
+    for name, daemon in used.cluster.daemons.items():
         log = daemon.log()
         assert "debug" in log, f"{name} does not log at debug level"
-        assert _found_in(log.encode()) == [], name
+        assert used.found_in(log.encode()) == [], name
 
 
-def test_no_process_list_has_a_secret(used: tuple[Cluster, dict[str, bytes]]) -> None:
-    cluster, _ = used
-    for name, daemon in cluster.daemons.items():
+def test_no_process_list_has_a_secret(used: Used) -> None:
+    for name, daemon in used.cluster.daemons.items():
         for part in ("cmdline", "environ"):
             path = Path(f"/proc/{daemon.pid}/{part}")
             if path.exists():
-                assert _found_in(path.read_bytes()) == [], (name, part)
+                assert used.found_in(path.read_bytes()) == [], (name, part)
 
 
-def test_no_dump_of_the_database_has_a_secret(used: tuple[Cluster, dict[str, bytes]]) -> None:
-    cluster, _ = used
-    files = sorted(cluster.folder.glob("geniehive.sqlite3*"))
+def test_no_dump_of_the_database_has_a_secret(used: Used) -> None:
+    files = sorted(used.cluster.folder.glob("geniehive.sqlite3*"))
     assert files
     for file in files:
-        assert _found_in(file.read_bytes()) == [], file.name
+        assert used.found_in(file.read_bytes()) == [], file.name
     with sqlite3.connect(f"file:{files[0]}?mode=ro", uri=True) as database:
         dump = "\n".join(database.iterdump())
     assert "alpha/chat/llama" in dump
-    assert _found_in(dump.encode()) == []
+    assert used.found_in(dump.encode()) == []
 
 
-def test_the_search_would_find_them() -> None:
-    assert _found_in("\n".join(_SECRETS.values()).encode()) == list(_SECRETS)
+def test_the_search_would_find_them(used: Used) -> None:
+    assert used.found_in("\n".join(used.secrets.values()).encode()) == list(used.secrets)

@@ -201,3 +201,10 @@ def test_what_cannot_be_translated_is_named(how, given, part):
         how({"model": "m", **given})
     assert caught.value.param == part
     assert f"{part}" in caught.value.message
+
+
+def test_options_cannot_say_what_stands_beside_them():
+    given = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": False, "n": 2}
+    asked = chat({**given, "options": {"stream": True, "messages": [], "n": 3, "top_k": 1}})
+    assert asked.fields == {"model": "m", "messages": given["messages"], "top_k": 1}
+    assert asked.stream is False

@@ -330,3 +330,17 @@ async def test_bad_bodies_are_refused_on_every_route(path, body, status):
         found = await raw(gw.port, f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
         assert found.startswith(b"HTTP/1.1 %d" % status)
         assert up.seen == []
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/v1/rerank", 200), ("/v1/moderations", 200), ("/v1/images/generations", 400)],
+)
+async def test_a_stream_that_engines_do_not_have_is_not_held_against_them(path, status):
+    async with upstream((answer(200, {"results": [], "data": []}), KEEP)) as up, gateway(up.url) as gw:
+        for _ in range(6):  # one more than eject a service
+            found = await post(gw, path, {"model": "m", "input": "i", "prompt": "p", "stream": True})
+            assert found.status_code == status
+        assert not gw.circuits.known
+        assert len(up.seen) == 6
+    assert status == 200 or found.json()["error"]["param"] == "stream"
