@@ -95,7 +95,7 @@ class Admission:
         began = exchange.now()
         self._join(waiter)
         try:
-            async with exchange.deadline(left):
+            with exchange.deadline(left):
                 return await grant
         except BaseException as error:
             if grant.done() and not grant.cancelled():

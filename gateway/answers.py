@@ -53,14 +53,14 @@ class Whole(Answer):
 
     def send(self, request: Request, lines: str, *, keep_alive: bool) -> None:
         """Write all of it, with headers as lines that are known to be good. Raises ConnectionResetError."""
-        body = self.content
+        body, kind = self.content, self.kind
         if self.head:
             lines += header_lines(self.head)
-        if "\r" in self.kind or "\n" in self.kind:
+        if kind != "application/json" and ("\r" in kind or "\n" in kind):
             raise ValueError("the content type has a line end")
         head = _head(
             self.status,
-            f"{lines}content-type: {self.kind}\r\ncontent-length: {len(body)}\r\n",
+            f"{lines}content-type: {kind}\r\ncontent-length: {len(body)}\r\n",
             http10=request.http10,
             keep_alive=keep_alive,
         )

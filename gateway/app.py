@@ -214,7 +214,11 @@ def build_app(
     table = route_table(desks)
     authenticator = Authenticator(tuple(config.auth.client_api_keys), tuple(config.auth.admin_api_keys))
     front = Front(
-        table, authenticator.check, meter, refused_when_draining=INFERENCE, request_timeout_s=limits.request_timeout_s
+        table,
+        authenticator.check_fields,
+        meter,
+        refused_when_draining=INFERENCE,
+        request_timeout_s=limits.request_timeout_s,
     )
     operations.front = front
     receipts.open_exchanges = permits.open_exchanges = lambda: front.exchanges

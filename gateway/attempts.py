@@ -9,8 +9,9 @@ it works for this request (`gateway.attempt`), a client that goes away included.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
+from typing import Any
 
 from aiohttp import web
 
@@ -66,10 +67,16 @@ class Attempts:
             self._opening, self._delivery, self._choose, self._enter, self.budget, limits, meter
         )
 
-    async def run(self, exchange: Exchange, plan: Plan) -> web.StreamResponse:
+    def run(self, exchange: Exchange, plan: Plan) -> Coroutine[Any, Any, web.StreamResponse]:
         """The answer of the first candidate that gives one. Raises the error of the last one otherwise."""
         self.budget.arrived(exchange.now())
         exchange.stream = plan.stream
+        if plan.json and not plan.stream:  # nothing of it goes out before its end is known
+            return self._run(exchange, plan, None)
+        return self._run_on(exchange, plan)
+
+    async def _run_on(self, exchange: Exchange, plan: Plan) -> web.StreamResponse:
+        """The same for an answer that may break off before the client's eyes."""
         commented = plan.stream and not exchange.stream_type
         comments = Comments(exchange, self._limits.keepalive_comment_s if commented else 0, self._spawn)
         try:
@@ -87,7 +94,7 @@ class Attempts:
         finally:
             await comments.stop()
 
-    async def _run(self, exchange: Exchange, plan: Plan, comments: Comments) -> web.StreamResponse:
+    async def _run(self, exchange: Exchange, plan: Plan, comments: Comments | None) -> web.StreamResponse:
         failed: list[Failed] = []
         options = plan.candidates
         patient = len(options) == 1
@@ -111,9 +118,16 @@ class Attempts:
             options, patient = following(plan.candidates, _everybody(exchange), failed, shut)
             if not options or not plan.replayable() or not self.budget.spend(exchange.now()):
                 break
+        return await self._nobody_left(exchange, options, failed, comments)
+
+    async def _nobody_left(
+        self, exchange: Exchange, options: tuple[Candidate, ...], failed: list[Failed], comments: Comments | None
+    ) -> web.StreamResponse:
+        """What the client gets when none of them answered."""
         if not failed:
             raise self._refusal(exchange, options)
-        await comments.stop()
+        if comments is not None:
+            await comments.stop()
         last = _told(failed)
         if last.passed is not None and exchange.response is not None:
             await end_with(exchange.response, last.error, last.passed.body)
@@ -124,7 +138,7 @@ class Attempts:
         self,
         exchange: Exchange,
         plan: Plan,
-        comments: Comments,
+        comments: Comments | None,
         attempt: Attempt,
         failed: list[Failed],
         *,
@@ -141,7 +155,8 @@ class Attempts:
             try:
                 if begun.scanner is not None or begun.as_it_comes:
                     attempt.first_byte()  # when the first token of a whole body was there, nobody knows
-                await comments.stop()
+                if comments is not None:
+                    await comments.stop()
                 response, well = await self._delivery.deliver(exchange, begun, attempt.tried)
             finally:
                 begun.upstream.close()
@@ -159,7 +174,7 @@ class Attempts:
         return response
 
     async def _hedged(
-        self, exchange: Exchange, plan: Plan, comments: Comments, first: Attempt, failed: list[Failed]
+        self, exchange: Exchange, plan: Plan, comments: Comments | None, first: Attempt, failed: list[Failed]
     ) -> web.StreamResponse | None:
         """As `_attempt`, with a second candidate as well where the first is late by what is known of it."""
         service_id = first.tried.candidate.service.service_id
@@ -256,7 +271,7 @@ class Attempts:
         """Let some time pass, unless the request is interrupted meanwhile."""
         began = exchange.now()
         try:
-            async with exchange.deadline(seconds):
+            with exchange.deadline(seconds):
                 await exchange.loop.create_future()
         except TimeoutError:
             if exchange.interruption is not None:

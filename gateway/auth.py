@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from gateway.server.request import text
 from gateway.view import no_picture
 from geniehive.access import (
     ADMIN,
@@ -106,6 +107,13 @@ class Authenticator:
         (which tokens there are is not known yet).
         """
         return self.check_key(headers.get("X-Api-Key"), headers.get("Authorization"), scope)
+
+    def check_fields(self, fields: Mapping[bytes, bytes], scope: str) -> Principal:
+        """The same for headers as they came, names in lower case."""
+        api_key, authorization = fields.get(b"x-api-key"), fields.get(b"authorization")
+        return self.check_key(
+            None if api_key is None else text(api_key), None if authorization is None else text(authorization), scope
+        )
 
     def check_key(self, api_key: str | None, authorization: str | None, scope: str) -> Principal:
         """The same, by the values of the two headers; None or empty where they were not sent."""

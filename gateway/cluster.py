@@ -185,7 +185,7 @@ class ClusterViews:
         query = cluster_pb.WatchEventsRequest(host_id=exchange.request.query.get("host_id", ""))
         call = self._cluster.WatchEvents(query, metadata=self._keys(exchange.request))
         try:
-            async with exchange.deadline(_FOREVER_S):
+            with exchange.deadline(_FOREVER_S):
                 await call.wait_for_connection()
                 response = commit(exchange)
                 async for event in call:

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+import msgspec
+
 _EARLY_S = 0.002  # loops count in whole milliseconds
 
 
@@ -64,30 +66,30 @@ class Alarm:
         call()
 
 
-class Deadline:
-    """Ends what a task does in its scope with TimeoutError, as asyncio.Timeout does; one at a time for an alarm."""
+class Deadline(msgspec.Struct, eq=False):
+    """Ends what a task does in its scope with TimeoutError, as asyncio.Timeout does; one at a time for an alarm.
 
-    __slots__ = ("_alarm", "_before", "_due", "_expired", "_more", "_task")
+    `_more` is asked when the time is over: for so many more seconds, 0 is the end.
+    """
 
-    def __init__(self, alarm: Alarm, due: float, more: Callable[[], float] | None = None) -> None:
-        """`more` is asked when the time is over: for so many more seconds, 0 is the end."""
-        self._alarm = alarm
-        self._due = due
-        self._more = more
-        self._expired = False
-        self._task: asyncio.Task[object] | None = None
-        self._before = 0
+    _alarm: Alarm
+    _due: float
+    _more: Callable[[], float] | None = None
+    _expired: bool = False
+    _task: asyncio.Task[object] | None = None
+    _before: int = 0
 
-    async def __aenter__(self) -> Self:
+    def __enter__(self) -> Self:
         self._task = task = asyncio.current_task(self._alarm.loop)
         self._before = task.cancelling() if task is not None else 0
         self._alarm.set(self._due, self._expire)
         return self
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._alarm.clear()
+        self._more = None  # it leads back to whoever holds this: no cycles for the collector
         task, self._task = self._task, None
         # The counts tell whether somebody else has cancelled the task as well: then that is what it ends with.
         if (

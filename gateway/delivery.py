@@ -41,7 +41,7 @@ class Delivery:
         response = exchange.response = Stream(exchange.request, begun.upstream.status, headers)
         piece, idle = begun.head, self._limits.idle_timeout_s
         try:
-            async with exchange.deadline(idle):
+            with exchange.deadline(idle):
                 while piece:
                     await response.write(piece)
                     exchange.rearm(idle)

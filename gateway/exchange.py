@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from itertools import count
 
+import msgspec
+
 from gateway.answers import Ending, Stream
 from gateway.deadline import Deadline
 from gateway.plan import Cut
@@ -22,101 +24,65 @@ from geniehive.routing.steady import Steadied
 _MOST_NAMES = 4096
 
 
-class Exchange:
+class Exchange(msgspec.Struct, eq=False):
     """Mutable, written by the one task that serves the request; times are seconds of the monotonic clock."""
 
-    __slots__ = (
-        "_names",
-        "_scope",
-        "ask",
-        "attempts",
-        "began",
-        "body_bytes",
-        "body_seconds",
-        "candidate",
-        "cut",
-        "decision",
-        "ending",
-        "failure",
-        "first_byte",
-        "found",
-        "interrupted",
-        "interruption",
-        "loop",
-        "now",
-        "operation",
-        "overhead_seconds",
-        "principal",
-        "queue_position",
-        "queue_seconds",
-        "request",
-        "request_id",
-        "response",
-        "steadied",
-        "stream",
-        "stream_type",
-        "tail",
-        "tried",
-        "upstream_seconds",
-    )
-
-    def __init__(  # noqa: PLR0915 - a line an attribute
-        self, request: Request, request_id: str, loop: asyncio.AbstractEventLoop, names: Names
-    ) -> None:
-        self._names = names
-        self.request = request
-        self.request_id = request_id
-        self.loop = loop
-        # Not the loop's own time: uvloop's is as old as the last round of the loop, and in whole milliseconds.
-        self.now: Callable[[], float] = time.monotonic
-        self.began = time.monotonic()
-        self.body_seconds = 0.0
-        """Waited for the client's body."""
-        self.body_bytes = 0
-        """Of the client's body, as it came."""
-        self.queue_seconds = 0.0
-        """Waited for a place at a service."""
-        self.queue_position: int | None = None
-        """Where it stood in the shortest line when it joined, from 1; None if it did not have to wait."""
-        self.upstream_seconds = 0.0
-        """Waited for engines, until the first byte of the answer."""
-        self.decision: Decision | None = None
-        """What it was routed by; None until it was, and where no receipts are kept."""
-        self.found: Resolution | None = None
-        """What the model's name led to."""
-        self.ask: Ask | None = None
-        """What the strategy knew of it; None for one that learns nothing from requests."""
-        self.stream = False
-        """Whether a stream was asked for."""
-        self.attempts = 0
-        self.tried: list[Tried] = []
-        self.candidate: Candidate | None = None
-        self.cut: Cut | None = None
-        """The stream that broke off, while the client's is still open."""
-        self.first_byte: float | None = None
-        """When the answer of an engine began."""
-        self.overhead_seconds: float | None = None
-        """Spent in the gateway itself before the answer, once that is known."""
-        self.failure = ""
-        """What went wrong in the end, in our words; empty where an attempt's reason says it."""
-        self.principal: object = None
-        self.operation: Operation | None = None
-        """What the route is for; None for routes that reach no engine."""
-        self.tail = ""
-        """What follows the path of a route that takes a name, decoded."""
-        self.response: Stream | None = None
-        """Set once the status is committed."""
-        self.ending: Ending | None = None
-        """How its stream says that it broke; None is as chat completions do."""
-        self.steadied: Steadied | None = None
-        """What was done to keep its prompt's beginning warm."""
-        self.stream_type = ""
-        """Media type of its stream, where that is not server-sent events; nothing but data may be in it then."""
-        self.interrupted = False
-        """Whether the gateway ended this request."""
-        self.interruption: GenieHiveError | None = None
-        """Why it did."""
-        self._scope: Deadline | None = None
+    request: Request
+    request_id: str
+    loop: asyncio.AbstractEventLoop
+    names: Names
+    began: float
+    """When it arrived."""
+    # Not the loop's own time: uvloop's is as old as the last round of the loop, and in whole milliseconds.
+    now: Callable[[], float] = time.monotonic
+    body_seconds: float = 0.0
+    """Waited for the client's body."""
+    body_bytes: int = 0
+    """Of the client's body, as it came."""
+    queue_seconds: float = 0.0
+    """Waited for a place at a service."""
+    queue_position: int | None = None
+    """Where it stood in the shortest line when it joined, from 1; None if it did not have to wait."""
+    upstream_seconds: float = 0.0
+    """Waited for engines, until the first byte of the answer."""
+    decision: Decision | None = None
+    """What it was routed by; None until it was, and where no receipts are kept."""
+    found: Resolution | None = None
+    """What the model's name led to."""
+    ask: Ask | None = None
+    """What the strategy knew of it; None for one that learns nothing from requests."""
+    stream: bool = False
+    """Whether a stream was asked for."""
+    attempts: int = 0
+    tried: list[Tried] = []
+    candidate: Candidate | None = None
+    cut: Cut | None = None
+    """The stream that broke off, while the client's is still open."""
+    first_byte: float | None = None
+    """When the answer of an engine began."""
+    overhead_seconds: float | None = None
+    """Spent in the gateway itself before the answer, once that is known."""
+    failure: str = ""
+    """What went wrong in the end, in our words; empty where an attempt's reason says it."""
+    principal: object = None
+    operation: Operation | None = None
+    """What the route is for; None for routes that reach no engine."""
+    tail: str = ""
+    """What follows the path of a route that takes a name, decoded."""
+    response: Stream | None = None
+    """Set once the status is committed."""
+    ending: Ending | None = None
+    """How its stream says that it broke; None is as chat completions do."""
+    steadied: Steadied | None = None
+    """What was done to keep its prompt's beginning warm."""
+    stream_type: str = ""
+    """Media type of its stream, where that is not server-sent events; nothing but data may be in it then."""
+    interrupted: bool = False
+    """Whether the gateway ended this request."""
+    interruption: GenieHiveError | None = None
+    """Why it did."""
+    scope: Deadline | None = None
+    """The deadline of what it waits for now, or waited for last."""
 
     def attempt(self, candidate: Candidate) -> Tried:
         """One more attempt begins."""
@@ -136,19 +102,20 @@ class Exchange:
 
         `more` is asked at its end for how many seconds it goes on.
         """
-        self._scope = Deadline(self.request.alarm, self.now() + (0 if self.interrupted else seconds), more)
-        return self._scope
+        scope = Deadline(self.request.connection.alarm, self.now() + (0 if self.interrupted else seconds), more)
+        self.scope = scope
+        return scope
 
     def rearm(self, seconds: float) -> None:
         """Move the end of the current scope to so many seconds from now: there was progress."""
-        if self._scope is not None and not self.interrupted and not self._scope.expired():
-            self._scope.reschedule(self.now() + seconds)
+        if self.scope is not None and not self.interrupted and not self.scope.expired():
+            self.scope.reschedule(self.now() + seconds)
 
     def interrupt(self, reason: GenieHiveError) -> None:
         """End what the request waits for now: its handler finishes it with this error."""
         self.interrupted, self.interruption = True, reason
-        if self._scope is not None and not self._scope.expired():
-            self._scope.reschedule(self.now())
+        if self.scope is not None and not self.scope.expired():
+            self.scope.reschedule(self.now())
 
     def headers(self, *, decided: bool = True) -> dict[str, str]:
         """The answer headers that tell who answered, and what that cost; `decided` is whether that is known."""
@@ -160,10 +127,11 @@ class Exchange:
         spent = max(spent, 0.0)
         self.overhead_seconds = spent if self.attempts else None
         candidate = self.candidate
-        who = "" if candidate is None or not decided else self._names.lines(candidate)
+        who = "" if candidate is None or not decided else self.names.lines(candidate)
+        queued = f"{self.queue_seconds * 1000:.0f}" if self.queue_seconds else "0"
         return (
             f"server: geniehive\r\nx-request-id: {self.request_id}\r\n{who}"
-            f"x-geniehive-attempts: {self.attempts}\r\nx-geniehive-queue-ms: {self.queue_seconds * 1000:.0f}\r\n"
+            f"x-geniehive-attempts: {self.attempts}\r\nx-geniehive-queue-ms: {queued}\r\n"
             f"x-geniehive-overhead-ms: {spent * 1000:.2f}\r\n"
         )
 

@@ -50,7 +50,7 @@ class Race:
         try:
             async with asyncio.TaskGroup() as tasks:
                 try:
-                    async with exchange.deadline(*self._opening.patience(exchange, tried)):
+                    with exchange.deadline(*self._opening.patience(exchange, tried)):
                         won = await self._compete(tasks, delay_s)
                 except TimeoutError:
                     self._time_out()

@@ -14,6 +14,8 @@ from math import ceil
 from types import TracebackType
 from typing import Self
 
+import msgspec
+
 from geniehive.resources import ServiceTraffic, Snapshot
 from geniehive.routing.candidate import Candidate
 from geniehive.routing.ledger import Ask, Ledger, Outcome, Ticket
@@ -37,21 +39,18 @@ class _Tally:
         self.speed: deque[float] = deque(maxlen=_RECENT)
 
 
-class Guard:
+class Guard(msgspec.Struct, eq=False):
     """One open request to one service. Leaving it unfinished counts neither for nor against the service.
 
     Where a strategy learns from it, the ledger's ticket is held here too: it ends with the guard in every case.
     """
 
-    __slots__ = ("_closed", "_first", "_owner", "_service_id", "_started", "_ticket")
-
-    def __init__(self, owner: InFlight, service_id: str, now: float, ticket: Ticket | None = None) -> None:
-        self._ticket = ticket
-        self._owner = owner
-        self._service_id = service_id
-        self._started = now
-        self._first: float | None = None
-        self._closed = False
+    _owner: InFlight
+    _service_id: str
+    _started: float
+    _ticket: Ticket | None = None
+    _first: float | None = None
+    _closed: bool = False
 
     def __enter__(self) -> Self:
         return self

@@ -73,6 +73,25 @@ class ClientBody:
             raise PayloadTooLarge(f"the body is larger than {self._cap} bytes")
 
 
+def at_hand(exchange: Exchange, cap: int) -> bytes | None:
+    """A JSON body as most come: declared as such, plain, and complete with its head. None: see `read_json`."""
+    fields, body = exchange.request.fields, exchange.request.body
+    if (
+        not body.complete
+        or fields.get(b"content-type") != b"application/json"
+        or b"content-encoding" in fields
+        or b"expect" in fields
+    ):
+        return None
+    length = fields.get(b"content-length")
+    if length is None or int(length) > cap:
+        return None
+    whole = body.whole()
+    if whole is not None:
+        exchange.body_bytes = len(whole)
+    return whole
+
+
 async def read_json(exchange: Exchange, *, cap: int, timeout_s: float) -> bytes:
     """A JSON body as bytes, expanded where it was compressed; not yet checked to be JSON."""
     fields = exchange.request.fields

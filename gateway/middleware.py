@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Collection, Mapping
+from time import monotonic
 from typing import Protocol
 
 from aiohttp import web
@@ -29,8 +30,8 @@ _DRAINING_RETRY_S = 1
 class Checker(Protocol):
     """Who may do what; raises Unauthenticated or PermissionDenied. Returns who it is."""
 
-    def __call__(self, headers: Mapping[str, str], scope: str) -> object:
-        """Check the headers of a request for a scope."""
+    def __call__(self, fields: Mapping[bytes, bytes], scope: str) -> object:
+        """Check the headers of a request for a scope; their names are in lower case."""
         ...
 
 
@@ -70,13 +71,22 @@ class Front:
 
     async def __call__(self, request: Request) -> bool:
         """Answer one request; whether another may follow on its connection. Raises only for a client that is gone."""
-        exchange = Exchange(request, self._ids.new(), self._loop, self._names)
+        exchange = Exchange(request, self._ids.new(), self._loop, self._names, monotonic())
         self._open.add(exchange)
         if not self._overdue.watching:
             self._overdue.watch(self._loop)
         status = 499  # the client went away: nobody reads the answer
         try:
-            answer = await self._answer(exchange)
+            try:
+                answer = await self._begin(exchange)
+            except GenieHiveError as error:
+                answer = self._failed(exchange, error)
+            except ConnectionError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the last resort: logged, and answered without its inside
+                _log.exception("request %s failed", exchange.request_id)
+                exchange.failure = "the gateway failed; its log has the reason under this request's id"
+                answer = error_response(error)
             keep = request.keep_alive and not self.draining
             if type(answer) is Stream:  # isinstance() is slow with classes of aiohttp
                 keep = keep and not answer.last
@@ -99,26 +109,21 @@ class Front:
                 self._idle.set()
             self._meter.request_done(exchange, status)
 
-    async def _answer(self, exchange: Exchange) -> web.StreamResponse:
+    def _begin(self, exchange: Exchange) -> Awaitable[web.StreamResponse]:
+        """Its handler's answer, once the request may have one. Raises what its route and its key are refused for."""
         request = exchange.request
-        try:
-            route, exchange.tail = self._table.find(request.method, request.path)
-            exchange.operation = route.operation
-            if route.scope:
-                if self.draining and route.scope == self._refused_when_draining:
-                    raise shutting_down()
-                exchange.principal = self._check(request.headers, route.scope)
-            return await route.handler(exchange)
-        except GenieHiveError as error:
-            exchange.failed(error)
-            extra = {"allow": self._table.allow(request.path)} if isinstance(error, MethodNotAllowed) else None
-            return error_response(error, attempts=exchange.attempts, headers=extra)
-        except ConnectionError:
-            raise
-        except Exception as error:  # noqa: BLE001 - the last resort: logged, and answered without its inside
-            _log.exception("request %s failed", exchange.request_id)
-            exchange.failure = "the gateway failed; its log has the reason under this request's id"
-            return error_response(error)
+        route, exchange.tail = self._table.find(request.method, request.path)
+        exchange.operation = route.operation
+        if route.scope:
+            if self.draining and route.scope == self._refused_when_draining:
+                raise shutting_down()
+            exchange.principal = self._check(request.fields, route.scope)
+        return route.handler(exchange)
+
+    def _failed(self, exchange: Exchange, error: GenieHiveError) -> web.Response:
+        exchange.failed(error)
+        extra = {"allow": self._table.allow(exchange.request.path)} if isinstance(error, MethodNotAllowed) else None
+        return error_response(error, attempts=exchange.attempts, headers=extra)
 
     async def drain(self, timeout_s: float) -> None:
         """Wait for open requests, then end those that are left and wait for them to say so."""

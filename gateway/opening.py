@@ -16,7 +16,8 @@ from gateway.errors import NO_STREAMS, error_body
 from gateway.exchange import Exchange
 from gateway.loading import LOOK_EVERY_S, Loading
 from gateway.plan import Kept, Plan
-from gateway.sse import SseScanner, told_in, too_large
+from gateway.sse import SseScanner, too_large
+from gateway.told import Body, look, told_in
 from gateway.upstream import Refused, Upstream, UpstreamResponse
 from gateway.verdict import AttemptFailed, Kind, Passed, judge, judge_answer, judge_event
 from geniehive.config import GatewayConfig
@@ -52,11 +53,13 @@ class Begun(NamedTuple):
     """Whether it is passed on from its first byte, though it is no stream of events."""
     said: bytes = b""
     """The answer as the engine gave it, where the client gets another one."""
+    seen: Body | None = None
+    """What was seen of it, where it was looked at."""
 
     def told(self, tried: Tried) -> None:
         """Write down what the answer tells of itself."""
         scanner = self.scanner
-        told = told_in(self.said or self.head) if scanner is None else scanner.told
+        told = told_in(self.said or self.head, self.seen) if scanner is None else scanner.told
         tried.prompt_tokens, tried.tokens, tried.finish_reason, tried.cached_tokens, tried.times = told
         tried.answer_bytes += len(self.head) if scanner is None else scanner.bytes
 
@@ -78,10 +81,13 @@ class Opening:
             service, asset = tried.candidate[:2]
             warm = asset.loaded is not False and service.health.status is not _LOADING
             look_s = self._limits.first_byte_timeout_s if warm else self._loading.first_look_s(tried)
-            async with exchange.deadline(look_s, partial(self._loading.more_s, exchange, tried)):
-                if patient:
-                    return await self._once_loaded(exchange, plan, tried)
-                return await self._ask(plan, tried)
+            with exchange.deadline(look_s, partial(self._loading.more_s, exchange, tried)):
+                try:
+                    return await self._ask(plan, tried)
+                except AttemptFailed as error:
+                    if not patient or error.kind is not Kind.LOADING:
+                        raise
+                    return await self._once_loaded(exchange, plan, tried, error)
         except TimeoutError:
             if exchange.interruption is not None:
                 raise exchange.interruption from None
@@ -127,13 +133,14 @@ class Opening:
                     choices=plan.choices,
                 )
                 return await _first_content(response, scanner, plan, kept)
-            body = await _up_to(response, plan.held_bytes)
+            body = response.at_hand()
+            if body is None:
+                body = await _up_to(response, plan.held_bytes)
             if len(body) > self._limits.max_answer_bytes:
                 raise AttemptFailed(too_large(self._limits.max_answer_bytes))
             if not body:
                 raise UpstreamUnavailable("the engine's answer is empty")
-            if plan.json:
-                _check(response, plan, body)
+            seen = _check(response, plan, body) if plan.json else None
             try:
                 kind = response.headers.get("content-type", "application/json")
                 kind, head = plan.adapt(tried.candidate, kind, body)
@@ -141,25 +148,26 @@ class Opening:
                 tried.outcome, tried.reason = "failed", "the engine refused the request inside of a good status"
                 raise
             said = body if head is not body else b""
-            return Begun(response, head, content_type=kind, as_it_comes=plan.held_bytes == 1, said=said)
+            return Begun(response, head, content_type=kind, as_it_comes=plan.held_bytes == 1, said=said, seen=seen)
         except BaseException:
             response.close()
             raise
 
-    async def _once_loaded(self, exchange: Exchange, plan: Plan, tried: Tried) -> Begun:
+    async def _once_loaded(self, exchange: Exchange, plan: Plan, tried: Tried, refused: AttemptFailed) -> Begun:
         """Ask until the engine does not say any more that it is loading. Each time costs it next to nothing."""
         pause = _POLL_S
         while True:
+            late = exchange.now() + pause >= tried.began + self._limits.load_timeout_s
+            if refused.kind is not Kind.LOADING or late or not plan.replayable():
+                raise refused
+            self._loading.seen(tried, exchange.now())
+            exchange.rearm(pause + LOOK_EVERY_S)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LOOK_EVERY_S)
             try:
                 return await self._ask(plan, tried)
             except AttemptFailed as error:
-                late = exchange.now() + pause >= tried.began + self._limits.load_timeout_s
-                if error.kind is not Kind.LOADING or late or not plan.replayable():
-                    raise
-                self._loading.seen(tried, exchange.now())
-                exchange.rearm(pause + LOOK_EVERY_S)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LOOK_EVERY_S)
+                refused = error
 
 
 def _failure(plan: Plan, error: UpstreamError) -> GenieHiveError | AttemptFailed:
@@ -176,16 +184,19 @@ async def _up_to(response: UpstreamResponse, limit: int) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def _check(response: UpstreamResponse, plan: Plan, body: bytes) -> None:
-    """Raises AttemptFailed for an answer of a good status that is not what was asked for."""
+def _check(response: UpstreamResponse, plan: Plan, body: bytes) -> Body | None:
+    """What is seen of an answer. Raises AttemptFailed for one of a good status that is not what was asked for."""
     if response.content_type == "text/event-stream":
         raise AttemptFailed(UpstreamUnavailable("the engine answered with a stream that was not asked for"))
-    if (wrong := judge_answer(response.headers, body, whole=response.ended)) is not None:
+    whole = response.ended
+    seen = look(body) if whole else None
+    if (wrong := judge_answer(response.headers, body, whole=whole, seen=seen)) is not None:
         raise wrong
     if plan.stream and plan.streams_vary:
         raise _no_streams()
     if plan.stream:
         raise AttemptFailed(UpstreamUnavailable("a stream was asked for, and the engine answered without one"))
+    return seen
 
 
 def _no_streams() -> AttemptFailed:

@@ -53,7 +53,7 @@ class Pump:
 
         Raises TimeoutError when nothing moved for too long, and ConnectionResetError if the client is gone.
         """
-        async with self._exchange.deadline(self._idle_timeout_s) as deadline:
+        with self._exchange.deadline(self._idle_timeout_s) as deadline:
             self._deadline = deadline
             self._exchange.request.on_writable = self._resume
             try:

@@ -16,7 +16,8 @@ import msgspec
 
 from gateway.sse import data_of, split_events
 
-_MARK: Final = b'"reasoning'  # no text can hold it: inside of one a quote is escaped
+REASONED: Final = b'"reasoning'
+"""What has no such bytes has no reasoning; no text can hold them: inside of one a quote is escaped."""
 _FIELDS: Final = ("reasoning_content", "reasoning", "reasoning_details")
 _PLACES: Final = ("delta", "message")
 _LINE = re.compile(rb"([^\r\n]*)(\r\n|\n|\r)")
@@ -27,18 +28,18 @@ _choices = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 
 def strip_body(body: bytes) -> bytes:
     """An answer without a stream. What is no chat completion, or only the beginning of one, stays as it is."""
-    return body if _MARK not in body else _strip(body)
+    return body if REASONED not in body else _strip(body)
 
 
 def strip_events(block: bytes) -> bytes:
     """Whole events of a stream."""
-    if _MARK not in block:
+    if REASONED not in block:
         return block
     return b"".join([_strip_event(event) for event in split_events(block)])
 
 
 def _strip_event(event: bytes) -> bytes:
-    data = data_of(event) if _MARK in event else None
+    data = data_of(event) if REASONED in event else None
     if data is None:
         return event
     kept = _strip(data)
@@ -63,7 +64,7 @@ def _strip_choice(choice: dict[str, Any]) -> bool:
     """Whether anything was taken out of a choice."""
     found = False
     for place in _PLACES:
-        if place in choice and _MARK in bytes(choice[place]):
+        if place in choice and REASONED in bytes(choice[place]):
             message = _object.decode(choice[place])
             kept = {key: value for key, value in message.items() if key not in _FIELDS}
             found = found or len(kept) < len(message)

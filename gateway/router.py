@@ -91,7 +91,10 @@ class Router:
             # Only then the prompt is looked at, and the ledger hears of the request: who has no choice learns nothing.
             exchange.ask = ask = ask_of(exchange.now(), found.role.role_id.encode() if found.role else b"")
         exchange.found = found
-        made, kept_back = decided(table, found, counts, next(self._turns), ask, ledger, LIMIT), _NOBODY
+        if len(found.candidates) == 1:
+            made, kept_back = Ordered(found.candidates), _NOBODY
+        else:
+            made, kept_back = decided(table, found, counts, next(self._turns), ask, ledger, LIMIT), _NOBODY
         if self._circuits.known:
             made, kept_back = self._circuits.arrange(made, exchange.now())
             if len(made.candidates) < len(found.candidates) and _all(made, kept_back):

@@ -156,12 +156,12 @@ class SseScanner:
         held = self._held
         if not held and chunk.endswith(b"\n\n"):  # the usual case: whole events in one chunk
             if chunk.count(b"\n") != 2 or not chunk.startswith(b"data: ") or b"\r" in chunk:
-                return self._pass(chunk)
-            if not self._look_at(chunk, chunk[6:-2]):  # the most usual: just one
-                return b""
-            if self._keep is not None:
-                self._keep(chunk)
-            return chunk if self.rewrite is None else self.rewrite(chunk)
+                passed = self._pass_each(chunk)
+            else:  # the most usual: just one
+                passed = chunk if self._look_at(chunk, chunk[6:-2]) else b""
+            if self._keep is not None and passed:
+                self._keep(passed)
+            return passed if self.rewrite is None or not passed else self.rewrite(passed)
         start = max(0, len(held) - _BOUNDARY_REACH)
         held += chunk
         end = 0
@@ -200,6 +200,29 @@ class SseScanner:
         return passed if self.rewrite is None else self.rewrite(passed)
 
     def _pass_each(self, block: bytes) -> bytes:
+        if b"\r" in block or not block.endswith(b"\n\n"):
+            return self._pass_any(block)
+        parts = block.split(b"\n\n")
+        del parts[-1]
+        kept = 0
+        for at, part in enumerate(parts):  # each an event without its empty line
+            if part.startswith(b"data: ") and b"\n" not in part:  # the usual case
+                passes = self._look_at(part, part[6:])
+            else:
+                passes = self._look(part + b"\n\n")
+            if passes:
+                if kept != at:
+                    parts[kept] = part
+                kept += 1
+            if self.over:
+                break
+        if kept == len(parts):
+            return block
+        del parts[kept:]
+        return b"\n\n".join([*parts, b""]) if parts else b""
+
+    def _pass_any(self, block: bytes) -> bytes:
+        """The same for line ends of all kinds."""
         kept = []
         whole = True
         for event in split_events(block):

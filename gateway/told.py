@@ -24,7 +24,8 @@ Cost = tuple[int | None, int | None, str | None, int | None]
 Told = tuple[int | None, int | None, str | None, int | None, Times | None]
 """What an answer tells of itself: its cost, and its times; None where it does not."""
 _NO_COST: Final[Cost] = (None, None, None, None)
-_ABSENT: Final = msgspec.Raw()
+ABSENT: Final = msgspec.Raw()
+"""A value that is not there."""
 
 
 class Usage(msgspec.Struct):
@@ -80,31 +81,43 @@ class _Ended(msgspec.Struct):
     finish_reason: Any = None
 
 
-class _Body(msgspec.Struct):
+class Body(msgspec.Struct):
+    """What is read of an answer without a stream, in one go."""
+
+    error: msgspec.Raw = ABSENT
     usage: Usage | None = None
     choices: list[_Ended] | None = None
     object: Any = None
     type: Any = None
-    timings: msgspec.Raw = _ABSENT
+    timings: msgspec.Raw = ABSENT
 
 
-_body_decoder = msgspec.json.Decoder(_Body)
+_body_decoder = msgspec.json.Decoder(Body)
 _timings_decoder = msgspec.json.Decoder(_Timings)
 _typed_decoder = msgspec.json.Decoder(_Typed)
 
 
-def told_in(body: bytes) -> Told:
-    """What an answer without a stream tells of itself."""
+def look(body: bytes) -> Body | None:
+    """An answer without a stream, looked at; None if it is no JSON object, or has another shape."""
     try:
-        seen = _body_decoder.decode(body)
+        return _body_decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def told_in(body: bytes, seen: Body | None = None) -> Told:
+    """What an answer without a stream tells of itself; `seen` is what `look` made of it, if it was looked at."""
+    seen = seen or look(body)
+    if seen is None:
         return *_NO_COST, None
     if seen.object == "response" or seen.type == "message":
         return timed(told_by_event(body), bytes(seen.timings))
     usage = seen.usage or Usage()
     reason = seen.choices[0].finish_reason if seen.choices else None
     stopped = str(reason)[:LONGEST_REASON] if reason else None
-    return timed((usage.prompt_tokens, usage.completion_tokens, stopped, usage.cached_tokens), bytes(seen.timings))
+    cached = None if usage.prompt_tokens_details is None else usage.cached_tokens
+    cost = usage.prompt_tokens, usage.completion_tokens, stopped, cached
+    return (*cost, None) if seen.timings is ABSENT else timed(cost, bytes(seen.timings))
 
 
 def timed(usage: Cost, raw: bytes) -> Told:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import msgspec
 
 from gateway.errors import message_in
+from gateway.told import ABSENT, Body
 from geniehive.errors import GenieHiveError, NoServiceAvailable, UpstreamTimeout, UpstreamUnavailable
 
 _ABSENT = msgspec.Raw()
@@ -205,11 +206,17 @@ class _Answer(msgspec.Struct):
 _answer = msgspec.json.Decoder(_Answer)
 
 
-def judge_answer(headers: Mapping[str, str], body: bytes, *, whole: bool) -> AttemptFailed | None:
+def judge_answer(
+    headers: Mapping[str, str], body: bytes, *, whole: bool, seen: Body | None = None
+) -> AttemptFailed | None:
     """What is wrong with an answer of a good status that should be a JSON object; None if nothing is.
 
-    Of one that is not there as a `whole` only its beginning can be seen.
+    Of one that is not there as a `whole` only its beginning can be seen; `seen` is what `look` made of a whole one.
     """
+    if seen is not None:
+        if not body.isascii() and not _is_text(body):
+            return _nonsense()
+        return None if seen.error is ABSENT or bytes(seen.error) in _NO_ERROR else judge_event(headers, body)
     if not whole:
         return None if body[:64].lstrip().startswith(b"{") else _nonsense()
     try:
@@ -219,6 +226,15 @@ def judge_answer(headers: Mapping[str, str], body: bytes, *, whole: bool) -> Att
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _nonsense()
     return None if bytes(said.error) in _NO_ERROR else judge_event(headers, body)
+
+
+def _is_text(body: bytes) -> bool:
+    """Whether it is UTF-8: texts that are not looked at are not checked by the parser."""
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _nonsense() -> AttemptFailed:

@@ -46,8 +46,11 @@ class JsonBody(msgspec.Struct, frozen=True):
     model: str
     start: int
     end: int
-    values: dict[str, msgspec.Raw] = {}
-    """The top level, each value as the bytes that the client sent."""
+
+    @property
+    def values(self) -> dict[str, msgspec.Raw]:
+        """The top level, each value as the bytes that the client sent; found anew each time."""
+        return _top_level.decode(self.raw)
 
     @property
     def stream(self) -> bool:
@@ -85,8 +88,16 @@ def parse(raw: bytes) -> JsonBody:
         raise InvalidRequest(f"`model` {what}; GET /v1/models lists what can be asked for", param="model")
     if "stream" in fields and not isinstance(fields["stream"], bool | None):
         raise InvalidRequest("`stream` must be true or false", param="stream")
+    found = _plain(raw, fields, model)
+    if found is None:
+        raw, found = _walked(raw, large=large)
+    return JsonBody(raw, fields, model, *found)
+
+
+def _walked(raw: bytes, *, large: bool) -> tuple[bytes, tuple[int, int]]:
+    """The document, if need be put together anew, and where the model's value stands in it. Raises InvalidRequest."""
     values = _top_level.decode(raw)
-    found = _plain(raw, fields, model) or _walk(raw, values)
+    found = _walk(raw, values)
     if found is None and large:
         raise InvalidRequest("each key at the top of a large body must be written once, and without escapes")
     if found is None:
@@ -95,7 +106,7 @@ def parse(raw: bytes) -> JsonBody:
         found = _walk(raw, values)
     if found is None:
         raise InvalidRequest("the body's keys cannot be told apart; write them without escapes")
-    return JsonBody(raw, fields, model, *found, values)
+    return raw, found
 
 
 def decode(raw: bytes) -> dict[str, Any]:

@@ -19,12 +19,13 @@ def ask_of(body: JsonBody, now: float, put_before: bytes = b"") -> Ask:
 
 
 def _prefix(body: JsonBody, put_before: bytes) -> Prefix:
-    prompt = bytes(body.values.get("messages", _ABSENT))
+    values = body.values
+    prompt = bytes(values.get("messages", _ABSENT))
     if not prompt:
-        prompt = bytes(body.values.get("prompt", _ABSENT)).strip(b'"')  # so that a longer one begins like it
+        prompt = bytes(values.get("prompt", _ABSENT)).strip(b'"')  # so that a longer one begins like it
     if not prompt:
         return NOTHING
-    return fingerprint(prompt, put_before, bytes(body.values.get("tools", _ABSENT)))
+    return fingerprint(prompt, put_before, bytes(values.get("tools", _ABSENT)))
 
 
 def _limit(fields: dict[str, Any]) -> int | None:

@@ -15,7 +15,7 @@ from aiohttp import web
 from gateway.attempts import Attempts, Plan
 from gateway.exchange import Exchange
 from gateway.http import Handler
-from gateway.intake import read_json
+from gateway.intake import at_hand, read_json
 from gateway.openai.body import JsonBody, parse
 from gateway.openai.bulk import AT_ONCE
 from gateway.openai.conversation import ask_of
@@ -50,14 +50,6 @@ def engine_headers(exchange: Exchange, content_type: str, accept: str) -> dict[s
     }
 
 
-def _json_lines(exchange: Exchange, accept: str) -> str:
-    """The same for a JSON body, as they are sent, but for those that are the client's own."""
-    return (
-        f"content-type: application/json\r\naccept: {accept}\r\naccept-encoding: identity\r\n"
-        f"user-agent: geniehive-gateway\r\nx-request-id: {exchange.request_id}\r\n"
-    )
-
-
 def _traced(exchange: Exchange) -> Mapping[str, str]:
     """What of the client's headers is passed on."""
     if _PASSED_ON.isdisjoint(exchange.request.fields):
@@ -79,22 +71,31 @@ class Generate:
     def handler(self, operation: Operation, path: str) -> Handler:
         """The handler for one operation; `path` is where engines take it."""
         shaper = Shaper(operation, self._limits.dropped_parameters)
+        cap, timeout_s = self._limits.max_body_bytes, self._limits.body_timeout_s
 
         async def handle(exchange: Exchange) -> web.StreamResponse:
-            raw = await read_json(exchange, cap=self._limits.max_body_bytes, timeout_s=self._limits.body_timeout_s)
-            body = await self.parsed(exchange, raw)
+            raw = at_hand(exchange, cap)
+            if raw is None:
+                raw = await read_json(exchange, cap=cap, timeout_s=timeout_s)
+            body = parse(raw) if len(raw) <= AT_ONCE else await self.parsed(exchange, raw)
             shaping = shaper.of(body)
-            stream = body.stream and operation in _STREAMED
+            stream = body.fields.get("stream") is True and operation in _STREAMED
             candidates = self._router.candidates(body.model, operation, exchange, partial(ask_of, body))
-            grace_s = _grace(body) if stream else _GRACE_S
-            plan = _plan(exchange, shaping, candidates, path, stream=stream, grace_s=grace_s)
-            if stream and "n" in body.fields:
-                plan = plan._replace(choices=_choices(body))
-            if stream and len(candidates) > 1 and self._resumes:
-                plan = plan._replace(operation=operation, keep=self._keeper(shaping, operation, candidates))
+            plan = _plan(exchange, shaping, candidates, path, stream=stream, grace_s=_GRACE_S)
+            if stream:
+                plan = self._streamed(plan, body, shaping, operation)
             return await self._attempts.run(exchange, plan)
 
         return handle
+
+    def _streamed(self, plan: Plan, body: JsonBody, shaping: Shaping, operation: Operation) -> Plan:
+        """What a stream needs beyond that."""
+        plan = plan._replace(grace_s=_grace(body))
+        if "n" in body.fields:
+            plan = plan._replace(choices=_choices(body))
+        if len(plan.candidates) > 1 and self._resumes:
+            plan = plan._replace(operation=operation, keep=self._keeper(shaping, operation, plan.candidates))
+        return plan
 
     def _keeper(
         self, shaping: Shaping, operation: Operation, candidates: tuple[Candidate, ...]
@@ -131,8 +132,12 @@ def _choices(body: JsonBody) -> int:
 def _plan(
     exchange: Exchange, shaping: Shaping, candidates: tuple[Candidate, ...], path: str, *, stream: bool, grace_s: float
 ) -> Plan:
-    headers = _traced(exchange)
-    lines = _json_lines(exchange, "text/event-stream" if stream else "application/json")
+    headers = _NOTHING if _PASSED_ON.isdisjoint(exchange.request.fields) else _traced(exchange)
+    accept = "text/event-stream" if stream else "application/json"
+    lines = (  # for a JSON body, as they are sent, but for those that are the client's own
+        f"content-type: application/json\r\naccept: {accept}\r\naccept-encoding: identity\r\n"
+        f"user-agent: geniehive-gateway\r\nx-request-id: {exchange.request_id}\r\n"
+    )
 
     def build(candidate: Candidate) -> UpstreamRequest:
         content = shaping.content(candidate)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
 from gateway.attempts import as_it_is
 from gateway.openai.body import JsonBody
-from gateway.reasoning import strip_body, strip_events
+from gateway.reasoning import REASONED, strip_body, strip_events
 from gateway.sse import Rewrite
 from geniehive.errors import InvalidRequest
 from geniehive.resources import Operation
@@ -18,7 +20,6 @@ from geniehive.routing.candidate import Candidate
 from geniehive.routing.policy import INCLUDE_REASONING, EffectivePolicy, PolicyBook, passes_reasoning, shape
 from geniehive.routing.steady import Steadied
 
-_NOTHING = EffectivePolicy(plain=True)
 _REASONED = frozenset({Operation.CHAT, Operation.COMPLETION})
 
 
@@ -41,43 +42,45 @@ class Shaper:
         return Shaping(self, body, touched=True, asked=asked)
 
 
-class Shaping:
+class Shaping(msgspec.Struct, eq=False):
     """One request; `touched` is whether parameters are kept back, `asked` whether reasoning is wanted."""
 
-    __slots__ = ("_asked", "_body", "_candidate", "_known", "_shaper", "_touched", "steadied")
-
-    def __init__(self, shaper: Shaper, body: JsonBody, *, touched: bool = False, asked: bool | None = None) -> None:
-        self._shaper = shaper
-        self._body = body
-        self._touched = touched
-        self._asked = asked
-        self._candidate: Candidate | None = None  # the one that was asked last, and its policy
-        self._known = _NOTHING
-        self.steadied: Steadied | None = None
-        """What was done to keep the beginning of the prompt, the last time."""
+    _shaper: Shaper
+    _body: JsonBody
+    touched: bool = False
+    asked: bool | None = None
+    _candidate: Candidate | None = None  # the one that was asked last, and its policy
+    _known: EffectivePolicy | None = None
+    steadied: Steadied | None = None
+    """What was done to keep the beginning of the prompt, the last time."""
 
     def content(self, candidate: Candidate) -> bytes:
         """The body that a candidate gets."""
         shaper, body, name = self._shaper, self._body, candidate.asset.asset_id
         policy = self._policy(candidate)
-        if policy.plain and not self._touched:
+        if policy.plain and not self.touched:
             return body.with_model(name)
         put, drop, self.steadied = shape(body.fields, policy, shaper.operation, shaper.kept_back)
         return body.with_changes(name, put, drop)
 
     def adapt(self, candidate: Candidate, content_type: str, content: bytes) -> tuple[str, bytes]:
         """A candidate's answer without a stream, as the client gets it. Raises UpstreamUnavailable for a web page."""
-        content_type, content = as_it_is(candidate, content_type, content)
-        return content_type, strip_body(content) if self._strips(candidate) else content
+        if content_type != "application/json":
+            content_type, content = as_it_is(candidate, content_type, content)
+        if REASONED in content and self._strips(candidate):
+            content = strip_body(content)
+        return content_type, content
 
     def rewrite(self, candidate: Candidate) -> Rewrite | None:
         """What becomes of the events of a candidate's stream."""
         return strip_events if self._strips(candidate) else None
 
     def _strips(self, candidate: Candidate) -> bool:
-        return self._shaper.reasoned and not passes_reasoning(self._asked, self._policy(candidate))
+        return self._shaper.reasoned and not passes_reasoning(self.asked, self._policy(candidate))
 
     def _policy(self, candidate: Candidate) -> EffectivePolicy:
-        if candidate is not self._candidate:
-            self._candidate, self._known = candidate, self._shaper.policies.of(candidate)
-        return self._known
+        known = self._known
+        if candidate is not self._candidate or known is None:
+            known = self._shaper.policies.of(candidate)
+            self._candidate, self._known = candidate, known
+        return known

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import msgspec
+
 if TYPE_CHECKING:
     from gateway.server.connection import Connection
 
@@ -15,19 +17,16 @@ class BodyError(Exception):
     """What came is not the body that its headers announced."""
 
 
-class Body:
+class Body(msgspec.Struct, eq=False):
     """Fed by the connection, read by the one who serves the request."""
 
-    __slots__ = ("_connection", "_failure", "_pieces", "_size", "_waiter", "complete")
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._pieces: list[bytes] = []
-        self._size = 0
-        self._waiter: asyncio.Future[None] | None = None
-        self._failure: BodyError | None = None
-        self.complete = False
-        """Whether all of it has come, read or not."""
+    _connection: Connection
+    _pieces: list[bytes] = []
+    _size: int = 0
+    _waiter: asyncio.Future[None] | None = None
+    _failure: BodyError | None = None
+    complete: bool = False
+    """Whether all of it has come, read or not."""
 
     @property
     def ended(self) -> bool:
@@ -59,7 +58,8 @@ class Body:
             self._size += sum(map(len, pieces))
             if self._size > _HELD:
                 self._connection.hold()
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
 
     def finish(self) -> None:
         """Called by the connection: that was all."""

@@ -331,8 +331,28 @@ class Connection(asyncio.Protocol):
     async def _run(self) -> None:
         """One request after the other, until one is the last."""
         try:
-            while await self._serve(await self._next()):
-                self.idle_since = self._server.now()
+            serve, now, requests = self._server.serve, self._server.now, self._requests
+            while True:
+                if not requests:
+                    self._waiter = self._loop.create_future()
+                    try:
+                        await self._waiter
+                    finally:
+                        self._waiter = None
+                request = requests.popleft()
+                if self._held and len(requests) <= _MOST_WAITING and self._body is None:
+                    self.go_on()
+                if isinstance(request, Refused):
+                    self.write(self._server.refuse(request))
+                    await self._leave()
+                    break
+                keep = await serve(request)
+                if self.writing_paused or not self._more or not request.body.complete or self._welcomed:
+                    await self._settle(request)
+                if not keep or self._closing or not request.body.complete:
+                    break
+                self.idle_since = now()
+                del request  # or it would be kept while the next is waited for
             self.close()
         except ConnectionError:
             self.abort()
@@ -340,26 +360,8 @@ class Connection(asyncio.Protocol):
             self.abort()
             raise
 
-    async def _next(self) -> Request | Refused:
-        requests = self._requests
-        if not requests:
-            self._waiter = self._loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        found = requests.popleft()
-        if self._held and len(requests) <= _MOST_WAITING and self._body is None:
-            self.go_on()
-        return found
-
-    async def _serve(self, request: Request | Refused) -> bool:
-        """Answer one; whether another may follow."""
-        if isinstance(request, Refused):
-            self.write(self._server.refuse(request))
-            await self._leave()
-            return False
-        keep = await self._server.serve(request) and not self._closing
+    async def _settle(self, request: Request) -> None:
+        """What is left to do behind an answer, where there is anything."""
         if self.writing_paused:
             await self.drain()
         if not self._more and not self._requests:
@@ -367,7 +369,6 @@ class Connection(asyncio.Protocol):
         elif not request.body.complete and (self._welcomed or b"expect" not in request.fields):
             await self._linger(request.body)
         self._welcomed = False
-        return keep and request.body.complete
 
     async def _leave(self) -> None:
         """Say that nothing follows, and give the client a moment to read that.

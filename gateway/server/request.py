@@ -56,7 +56,7 @@ class Request:
     """What a client asks. `fields` are the headers as bytes, names in lower case; `http10` is an old client."""
 
     __slots__ = (
-        "__weakref__", "_names", "_target", "body", "connection", "fields", "headers", "http10", "keep_alive",
+        "__weakref__", "_names", "_target", "body", "connection", "fields", "http10", "keep_alive",
         "method", "path",
     )  # fmt: skip
 
@@ -74,14 +74,18 @@ class Request:
         self.connection = connection
         self.method = method
         self.fields = fields
-        self.headers = Headers(fields)
         self.body = body
         self.http10 = http10
         self.keep_alive = keep_alive
         self._target = target
-        self.path = target if target.startswith("/") and "?" not in target and "#" not in target else _path(target)
+        self.path = target if target[:1] == "/" and "?" not in target and "#" not in target else _path(target)
         """As it was sent, not decoded, without its query."""
         self._names: dict[str, str] | None = None
+
+    @property
+    def headers(self) -> Headers:
+        """The headers as text, by name."""
+        return Headers(self.fields)
 
     @property
     def query(self) -> dict[str, str]:

@@ -237,7 +237,8 @@ class Connection(asyncio.Protocol):
         if self._interim:
             self._interim = False
         elif not self._ended and self._parser is not None:
-            self._hand_over()
+            if self._pieces:
+                self._hand_over()
             self._ended = True
             self._keep_alive = self._parser.should_keep_alive()
 

@@ -10,12 +10,16 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Protocol
+
+import msgspec
 
 from geniehive.errors import UpstreamUnavailable
 from geniehive.relay.encoding import Decoder, decoder
 
 _USUAL = frozenset({"application/json", "text/event-stream"})
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _HELD = 256 * 1024  # bytes that may wait for a reader; as much as one read of the socket may bring
 
 
@@ -50,30 +54,24 @@ class Wire(Protocol):
         ...
 
 
-class UpstreamResponse:
+class UpstreamResponse(msgspec.Struct, eq=False):
     """An answer whose status and headers are there; its body is decoded if it was compressed.
 
     `headers` has lower-case names; what was sent several times is joined by commas.
     """
 
-    __slots__ = (
-        "_complete", "_decoder", "_failure", "_loop", "_pieces", "_sink", "_size", "_stopped", "_waiter", "_wire",
-        "headers", "status",
-    )  # fmt: skip
-
-    def __init__(self, wire: Wire, loop: asyncio.AbstractEventLoop) -> None:
-        self._wire: Wire | None = wire
-        self._loop = loop
-        self._pieces: deque[bytes] = deque()
-        self._size = 0
-        self._waiter: asyncio.Future[None] | None = None
-        self._sink: Sink | None = None
-        self._stopped = False  # the sink takes nothing for now
-        self._decoder: Decoder | None = None
-        self._complete = False
-        self._failure: UpstreamUnavailable | None = None
-        self.status = 0
-        self.headers: Mapping[str, str] = {}
+    _wire: Wire | None
+    _loop: asyncio.AbstractEventLoop
+    _pieces: deque[bytes] = msgspec.field(default_factory=deque)
+    _size: int = 0
+    _waiter: asyncio.Future[None] | None = None
+    _sink: Sink | None = None
+    _stopped: bool = False  # the sink takes nothing for now
+    _decoder: Decoder | None = None
+    _complete: bool = False
+    _failure: UpstreamUnavailable | None = None
+    status: int = 0
+    headers: Mapping[str, str] = _NO_HEADERS
 
     @property
     def content_type(self) -> str:
@@ -116,6 +114,14 @@ class UpstreamResponse:
             if self._complete:
                 return b""
             await self._wait()
+
+    def at_hand(self) -> bytes | None:
+        """The whole body, if all of it is there in one piece and nobody has read of it; else None."""
+        pieces = self._pieces
+        if self._complete and len(pieces) == 1 and self._decoder is None and self._failure is None:
+            self._size = 0
+            return pieces.popleft()
+        return None
 
     def push_to(self, sink: Sink) -> None:
         """Hand everything that is there, and all that comes, to a sink. `read` is not for this response any more."""
@@ -179,7 +185,10 @@ class UpstreamResponse:
     def finish(self) -> None:
         """Called by the connection, which is another's from now on: the body is whole."""
         self._complete, self._wire = True, None
-        self._moved()
+        if self._sink is not None:
+            self._moved()
+        elif self._waiter is not None:
+            self._wake()
 
     def _next(self) -> bytes:
         """All that is there, decoded; empty if nothing is. Room is made, so the engine may send."""

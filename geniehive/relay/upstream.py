@@ -73,11 +73,18 @@ class Upstream:
         pool = self._pool
         waiting = pool.take(to.origin) if pool is not None else None
         if waiting is not None:
+            response = waiting.send(wire, body)
             try:
-                return await _ask(waiting, wire, body)
+                await response.begun()
             except Unanswered:
+                waiting.abort()
                 if asyncio.get_running_loop().time() - waiting.sent_at > _STALE_S:
                     raise
+            except BaseException:
+                waiting.abort()
+                raise
+            else:
+                return response
         return await _ask(await self._dial(to), wire, body)
 
     async def _upload(

@@ -34,16 +34,15 @@ class Handle:
 
 async def test_a_scope_that_takes_too_long_ends_with_timeout():
     alarm = Alarm(asyncio.get_running_loop())
-    with pytest.raises(TimeoutError):
-        async with Deadline(alarm, time.monotonic() + 0.02) as deadline:
-            await asyncio.sleep(5)
+    with pytest.raises(TimeoutError), Deadline(alarm, time.monotonic() + 0.02) as deadline:
+        await asyncio.sleep(5)
     assert deadline.expired()
     assert asyncio.current_task().cancelling() == 0
 
 
 async def test_progress_moves_the_end():
     alarm = Alarm(asyncio.get_running_loop())
-    async with Deadline(alarm, time.monotonic() + 0.1) as deadline:
+    with Deadline(alarm, time.monotonic() + 0.1) as deadline:
         for _ in range(5):
             await asyncio.sleep(0.04)
             deadline.reschedule(time.monotonic() + 0.1)
@@ -55,7 +54,7 @@ async def test_an_end_that_is_moved_nearer_is_kept():
     began = time.monotonic()
 
     async def work():
-        async with Deadline(alarm, began + 60) as deadline:
+        with Deadline(alarm, began + 60) as deadline:
             deadline.reschedule(began + 0.02)
             await asyncio.sleep(5)
 
@@ -68,7 +67,7 @@ async def test_somebody_elses_cancel_is_not_taken_for_a_timeout():
     alarm = Alarm(asyncio.get_running_loop())
 
     async def work():
-        async with Deadline(alarm, time.monotonic() + 60):
+        with Deadline(alarm, time.monotonic() + 60):
             await asyncio.sleep(5)
 
     task = asyncio.ensure_future(work())
@@ -80,7 +79,7 @@ async def test_somebody_elses_cancel_is_not_taken_for_a_timeout():
 
 async def test_a_scope_that_is_over_is_not_ended_later():
     alarm = Alarm(asyncio.get_running_loop())
-    async with Deadline(alarm, time.monotonic() + 0.03):
+    with Deadline(alarm, time.monotonic() + 0.03):
         pass
     await asyncio.sleep(0.1)
     assert asyncio.current_task().cancelling() == 0

@@ -229,10 +229,10 @@ async def test_an_answer_that_begins_in_the_moment_of_the_deadline_is_too_late_a
     class Moment:
         """A deadline that ends when the answer has begun, before anybody could look."""
 
-        async def __aenter__(self):
+        def __enter__(self):
             return self
 
-        async def __aexit__(self, *_):
+        def __exit__(self, *_):
             raise TimeoutError
 
     async def ask_of(_plan, _tried):
