@@ -15,6 +15,7 @@ from gateway.deadline import Deadline
 from gateway.plan import Cut
 from gateway.server.request import Request
 from geniehive.errors import GenieHiveError, UpstreamError
+from geniehive.inert import INERT_HEADERS
 from geniehive.resources import Operation
 from geniehive.routing.candidate import Candidate, Resolution
 from geniehive.routing.ledger import Ask
@@ -22,6 +23,7 @@ from geniehive.routing.receipt import Decision, Tried
 from geniehive.routing.steady import Steadied
 
 _MOST_NAMES = 4096
+_ALWAYS = "".join(f"{name}: {value}\r\n" for name, value in {"server": "geniehive", **INERT_HEADERS}.items())
 
 
 class Exchange(msgspec.Struct, eq=False):
@@ -130,7 +132,7 @@ class Exchange(msgspec.Struct, eq=False):
         who = "" if candidate is None or not decided else self.names.lines(candidate)
         queued = f"{self.queue_seconds * 1000:.0f}" if self.queue_seconds else "0"
         return (
-            f"server: geniehive\r\nx-request-id: {self.request_id}\r\n{who}"
+            f"{_ALWAYS}x-request-id: {self.request_id}\r\n{who}"
             f"x-geniehive-attempts: {self.attempts}\r\nx-geniehive-queue-ms: {queued}\r\n"
             f"x-geniehive-overhead-ms: {spent * 1000:.2f}\r\n"
         )

@@ -14,6 +14,7 @@ from gateway.exchange import Exchange, RequestIds
 from gateway.server.connection import Refused
 from geniehive.access import NEEDED
 from geniehive.errors import HeadersTooLarge, InvalidRequest, MethodNotAllowed, NotFound
+from geniehive.inert import INERT_HEADERS
 from geniehive.resources import Operation
 
 Handler = Callable[[Exchange], Awaitable[web.StreamResponse]]
@@ -87,5 +88,5 @@ def printable_path(path: str) -> str:
 def refusal_of(refused: Refused) -> bytes:
     """The whole answer to what is no request; nothing follows it on its connection."""
     error = HeadersTooLarge(str(refused)) if refused.too_large else InvalidRequest(str(refused))
-    headers = {"server": "geniehive", "x-request-id": RequestIds().new()}
+    headers = {"server": "geniehive", **INERT_HEADERS, "x-request-id": RequestIds().new()}
     return whole(error_response(error, headers=headers)).sent_last()

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from geniehive import __version__
 from geniehive.errors import ConfigError
+from geniehive.inert import INERT_HEADERS
 from nodeagent.agent import AgentView
 from nodeagent.node_metrics import NodeMetrics
 
@@ -97,7 +98,7 @@ async def _in_json(request: web.Request, handler: Handler) -> web.StreamResponse
         allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
         response = _json({"error": {"message": f"{error.reason}; there are {routes}"}}, status=error.status)
         response.headers.update(allow)
-    response.headers["Server"] = SERVER
+    response.headers.update({"Server": SERVER, **INERT_HEADERS})
     return response
 
 

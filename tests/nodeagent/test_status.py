@@ -44,6 +44,7 @@ async def test_healthz_says_that_it_runs_and_where_it_stands(page):
     async with page.get("/healthz") as answer:
         assert answer.status == 200
         assert "geniehive" in answer.headers["Server"]
+        assert answer.headers["x-content-type-options"] == "nosniff"
         assert (await answer.json()) == {"status": "ok", "component": "geniehive-node", "control_plane": "welcomed"}
 
 
