@@ -46,6 +46,7 @@ class Load(Protocol):
 
 
 _NOBODY: Mapping[str, str] = {}
+_MOST_KEPT = 1024  # what keys with limits are answered, by name and limits
 
 
 def _unread(now: float, _put_before: bytes) -> Ask:
@@ -64,6 +65,7 @@ class Router:
         self._circuits = circuits
         self._receipts = receipts
         self._turns = count()
+        self._kept: dict[tuple[int, frozenset[str]], tuple[Resolution, Resolution]] = {}
 
     def candidates(
         self, name: str, operation: Operation | None, exchange: Exchange, ask_of: AskOf = _unread
@@ -81,7 +83,7 @@ class Router:
         try:
             found = resolve(table, name, operation)
             if allowed is not None:
-                found = only(found, allowed)
+                found = self._only(found, allowed)
         except GenieHiveError:
             if self._receipts:  # with who was looked at, where that is why
                 exchange.decision = Decision(named(name), table.remembered(name, operation))
@@ -105,6 +107,16 @@ class Router:
             exchange.decision = decision = decide(name, found, ordered, table.observed, counts, parts)
             decision.kept_back = kept_back
         return ordered
+
+    def _only(self, found: Resolution, assets: frozenset[str]) -> Resolution:
+        """The same answer to the same question, so that what strategies remember of it is found again."""
+        key = (id(found), assets)
+        known = self._kept.get(key)
+        if known is None or known[0] is not found:
+            if len(self._kept) >= _MOST_KEPT:
+                self._kept.clear()
+            known = self._kept[key] = (found, only(found, assets))
+        return known[1]
 
 
 def purpose(table: RoutingTable, name: str) -> Operation:

@@ -12,16 +12,15 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.sse import data_of, split_events
 from gateway.translate.calls import CallBook, OpenCall
 from gateway.translate.chat import Call, Said, Usage, read
+from gateway.translate.chunks import ChunkReader
 from gateway.translate.parts import Json
 
 _STOPPED: Final = {
     "stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "function_call": "tool_use",
     "content_filter": "refusal",
 }  # fmt: skip
-_DONE: Final = b"[DONE]"
 
 
 def answer(body: bytes, message_id: str, new_id: Callable[[], str], *, thoughts: bool) -> bytes:
@@ -40,34 +39,20 @@ def answer(body: bytes, message_id: str, new_id: Callable[[], str], *, thoughts:
     return msgspec.json.encode({**message, "stop_sequence": sequence, "usage": _usage(said.usage or Usage())})
 
 
-class MessageStream:
+class MessageStream(ChunkReader):
     """One stream; call it with whole events of the engine, `[DONE]` included, for those of the message."""
 
     def __init__(self, message_id: str, model: str, new_id: Callable[[], str], *, thoughts: bool) -> None:
+        super().__init__()
         self._message_id = message_id
         self._model = model
         self._thoughts = thoughts
         self._book = CallBook(new_id)
-        self._begun = self._over = False
         self._blocks = 0
         self._open = ""  # the kind of the block that takes text now: "text" or "thinking"
         self._last = Said()
         self._usage: Usage | None = None
         self._refused = False
-        self._out: list[bytes] = []
-
-    def __call__(self, block: bytes) -> bytes:
-        """The events that follow from these. Raises UpstreamUnavailable for what is no chunk of a chat completion."""
-        for event in split_events(block):
-            data = data_of(event)
-            if data is None:
-                self._out.append(event)  # comments and the like keep the connection
-            elif data == _DONE:
-                self._finish()
-            elif not self._over:
-                self._take(read(data))
-        out, self._out = b"".join(self._out), []
-        return out
 
     def _take(self, said: Said) -> None:
         if not self._begun:

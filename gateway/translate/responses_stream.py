@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.sse import data_of, split_events
 from gateway.translate.calls import CallBook, OpenCall
-from gateway.translate.chat import Call, Said, Usage, read
+from gateway.translate.chat import Call, Said, Usage
+from gateway.translate.chunks import ChunkReader
 from gateway.translate.parts import Json
 from gateway.translate.responses_answer import (
     Frame,
@@ -23,8 +23,6 @@ from gateway.translate.responses_answer import (
     text_content,
 )
 from gateway.translate.tools import custom_input
-
-_DONE: Final = b"[DONE]"
 
 
 class _Talk:
@@ -50,10 +48,11 @@ class _Talk:
         return text_content(self.text, self.logprobs)
 
 
-class ResponseStream:
+class ResponseStream(ChunkReader):
     """One stream; call it with whole events of the engine, `[DONE]` included, for those of the response."""
 
     def __init__(self, frame: Frame, model: str) -> None:
+        super().__init__()
         self._frame = frame
         self._model = model
         self._book = CallBook(lambda: frame.new_id("call"))
@@ -61,10 +60,8 @@ class ResponseStream:
         self._ids: dict[int, str] = {}
         self._talk: _Talk | None = None
         self._sequence = 0
-        self._begun = self._over = False
         self._last = Said()
         self._usage: Usage | None = None
-        self._out: list[bytes] = []
         self.response: Json | None = None
         """The whole response, once it is at its end."""
 
@@ -72,19 +69,6 @@ class ResponseStream:
     def sequence(self) -> int:
         """The number of the next event."""
         return self._sequence
-
-    def __call__(self, block: bytes) -> bytes:
-        """The events that follow from these. Raises UpstreamUnavailable for what is no chunk of a chat completion."""
-        for event in split_events(block):
-            data = data_of(event)
-            if data is None:
-                self._out.append(event)  # comments and the like keep the connection
-            elif data == _DONE:
-                self._finish()
-            elif not self._over:
-                self._take(read(data))
-        out, self._out = b"".join(self._out), []
-        return out
 
     def _take(self, said: Said) -> None:
         if not self._begun:

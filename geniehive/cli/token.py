@@ -60,12 +60,7 @@ def create(
     ] = None,
     expires: Annotated[
         str,
-        typer.Option(
-            "--expires",
-            "--ttl",
-            metavar="TIME",
-            help="When it ends: 12h, 30d, 2027-01-31; else never, or 1h with --join.",
-        ),
+        typer.Option("--expires", "--ttl", metavar="TIME", help="12h, 30d, 2027-01-31; else never; 1h with --join."),
     ] = "",
     join: Annotated[
         bool, typer.Option("--join", help="A token to join with, once: prints the line to paste on the other machine.")
