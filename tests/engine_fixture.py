@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from nodeagent.embedded.launch import free_port
 from nodeagent.embedded.options import EngineOptions, engine_argv
 from nodeagent.embedded.tiny_model import ALIAS
+from tests.ports import free_port
 
 START_DEADLINE_S = 30.0
 
@@ -37,7 +37,7 @@ def llama_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaServ
 @contextmanager
 def running_engine(options: EngineOptions) -> Iterator[LlamaServer]:
     """Run an embedded engine of a test's own, for instance to kill it by its `pid`."""
-    options = replace(options, port=options.port or free_port(options.host), parent_pid=os.getpid())
+    options = replace(options, port=options.port or free_port(), parent_pid=os.getpid())
     cache_dir = options.cache_dir or Path.cwd()
     log = cache_dir / f"engine-{options.port}.log"
     with log.open("wb") as stderr:

@@ -13,6 +13,7 @@ from controlplane.prober import Prober, probe
 from geniehive.config import RoutingConfig
 from geniehive.resources import Health, HealthStatus, Host, Snapshot
 from tests.gateway.hive import engine, hive, service, until
+from tests.ports import free_port
 
 QUICK = RoutingConfig(probe_interval_s=0.05, probe_timeout_s=1)
 
@@ -28,10 +29,10 @@ async def ask(url, timeout_s=1.0):
         return await probe(session, url, timeout_s)
 
 
-async def test_a_probe_says_what_it_found(upstream, unused_tcp_port):
+async def test_a_probe_says_what_it_found(upstream):
     assert (await ask(f"{upstream.url}/v1/models")).status is HealthStatus.HEALTHY
     assert (await ask(f"{upstream.url}/nothing")).status is None
-    refused = await ask(f"http://127.0.0.1:{unused_tcp_port}/v1/models")
+    refused = await ask(f"http://127.0.0.1:{free_port()}/v1/models")
     assert (refused.status, refused.reason) == (HealthStatus.UNHEALTHY, "the connection is refused")
 
 
@@ -72,11 +73,11 @@ async def test_an_interval_of_zero_is_off():
         await prober.run()
 
 
-async def test_a_round_asks_everybody_and_ends_with_one_event(upstream, unused_tcp_port):
+async def test_a_round_asks_everybody_and_ends_with_one_event(upstream):
     heard: asyncio.Future[ProbesEnded] = asyncio.get_running_loop().create_future()
     services = {
         "atlas/up": service("up", upstream.url),
-        "atlas/down": service("down", f"http://127.0.0.1:{unused_tcp_port}"),
+        "atlas/down": service("down", f"http://127.0.0.1:{free_port()}"),
         "atlas/far": service("far", upstream.url, reachable=False),
     }
     snapshot = Snapshot(hosts={"atlas": Host(host_id="atlas")}, services=services)

@@ -31,17 +31,12 @@ from tests.gateway.misbehaving import (
     stream,
     upstream,
 )
+from tests.ports import free_port
 
 ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 CHAT = "/v1/chat/completions"
 BOOM = {"error": {"message": "boom", "type": "server_error", "code": 500}}
 QUICK = {"first_byte_timeout_s": 0.3, "idle_timeout_s": 0.3, "connect_timeout_s": 1, "load_timeout_s": 0.6}
-
-
-def closed_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 async def ask(gw, *, streamed=False, **more):
@@ -120,7 +115,7 @@ async def test_a_stream_that_fails_before_content_goes_to_the_next_candidate(scr
 async def test_a_refused_connection_goes_to_the_next_candidate():
     async with (
         upstream((completion("good"), KEEP)) as good,
-        gateway(f"http://127.0.0.1:{closed_port()}", good.url) as gw,
+        gateway(f"http://127.0.0.1:{free_port()}", good.url) as gw,
     ):
         assert (await ask(gw)).status_code == 200
 

@@ -20,7 +20,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from geniehive.dial import metadata
 from geniehive.v1 import cluster_service_pb2_grpc
-from tests.integration.daemons import Daemon, clean_environ, cli, eventually, free_ports
+from tests.integration.daemons import Daemon, clean_environ, cli, eventually
+from tests.ports import free_port, free_ports
 
 Json = dict[str, Any]
 QUICK: Json = {"lease_ttl_s": 2.5, "lease_grace_s": 1.0, "heartbeat_interval_s": 0.3}
@@ -73,7 +74,7 @@ class Cluster:
     def start_node(self, host_id: str, services: list[Json], *, name: str = "", **node: Any) -> Daemon:
         """A node agent, once its status page answers. Discovery is off: this machine may have engines of its own."""
         name = name or host_id
-        (status_port,) = free_ports(1)
+        status_port = free_port()
         own = {
             "host_id": host_id,
             "discover": False,

@@ -6,9 +6,7 @@ fails with the answer it last had.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -31,8 +29,6 @@ T = TypeVar("T")
 DEADLINE_S = 20.0
 _POLL_S = 0.02
 _TAIL = 6000
-# Below the ports that the kernel gives to outgoing connections: nobody takes one while its daemon restarts.
-_PORTS = range(20_000, 32_000)
 _TRANSIENT = (AssertionError, LookupError, httpx.TransportError, grpc.RpcError)
 
 
@@ -51,40 +47,10 @@ def eventually(ask: Callable[[], T], *, within: float = DEADLINE_S, logs: Callab
         time.sleep(_POLL_S)
 
 
-def free_ports(count: int) -> list[int]:
-    """Different ports of 127.0.0.1 that nobody listens on."""
-    found: set[int] = set()
-    while len(found) < count:
-        port = random.choice(_PORTS)
-        with socket.socket() as sock, contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(("127.0.0.1", port))
-            sock.listen(1)
-            found.add(port)
-    return sorted(found)
-
-
-def free_run(count: int) -> int:
-    """The first of `count` free ports in a row, as `geniehive up --port` takes them."""
-    while True:
-        first = random.choice(_PORTS[: -count - 1])
-        if all(not listening(port) and _bindable(port) for port in range(first, first + count)):
-            return first
-
-
 def listening(port: int) -> bool:
     """Whether somebody answers on a port of 127.0.0.1."""
     with socket.socket() as sock:
         return sock.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _bindable(port: int) -> bool:
-    with socket.socket() as sock:
-        try:
-            sock.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def clean_environ(**extra: str) -> dict[str, str]:

@@ -15,7 +15,8 @@ import httpx
 from geniehive import codec
 from geniehive.membership import Membership
 from geniehive.v1 import cluster_service_pb2, cluster_service_pb2_grpc
-from tests.integration.daemons import Daemon, clean_environ, cli, eventually, free_ports, geniehive, listening
+from tests.integration.daemons import Daemon, clean_environ, cli, eventually, geniehive, listening
+from tests.ports import free_port
 
 Json = dict[str, Any]
 
@@ -25,7 +26,7 @@ class Hub:
 
     def __init__(self, folder: Path, **control: Any) -> None:
         self.folder = folder
-        (port,) = free_ports(1)
+        port = free_port()
         self.port = port
         self.address = f"127.0.0.1:{port}"
         self.daemons: dict[str, Daemon] = {}
@@ -89,7 +90,7 @@ class Hub:
 
     def join_node(self, host: str, services: list[Json] | None = None) -> int:
         """A joined host; the port of its status page, once it answers."""
-        (port,) = free_ports(1)
+        port = free_port()
         node = {"discover": False, "status_port": port}
         self.paste(host, [*self.line("--host-id", host)], {"node": node, "services": services or []})
         eventually(lambda: httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False).is_success, logs=self.tails)
@@ -97,7 +98,7 @@ class Hub:
 
     def join_gateway(self, host: str, **gateway: Any) -> int:
         """A joined gateway; its port, once somebody listens there."""
-        (port,) = free_ports(1)
+        port = free_port()
         self.paste(host, self.line("--kind", "gateway"), {"gateway": {"port": port, **gateway}})
         eventually(lambda: listening(port), logs=self.tails)
         return port

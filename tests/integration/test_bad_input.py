@@ -13,7 +13,8 @@ import pytest
 
 from geniehive.v1 import cluster_service_pb2
 from tests.integration.cluster import Cluster, Json, running_cluster
-from tests.integration.daemons import Daemon, clean_environ, complaint, eventually, free_ports, geniehive, listening
+from tests.integration.daemons import Daemon, clean_environ, complaint, eventually, geniehive, listening
+from tests.ports import free_port, free_ports
 
 DAEMONS = ("control", "gateway", "node")
 USAGE, UNREACHABLE, REFUSED = 2, 3, 4
@@ -129,7 +130,7 @@ def test_damaged_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", [("ps",), ("nodes",), ("models",), ("roles",), ("services",)])
 def test_commands_say_that_the_control_plane_is_not_there(tmp_path: Path, command: tuple[str, ...]) -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     line = refused(tmp_path, *command, "--control", f"127.0.0.1:{port}", code=UNREACHABLE)
     assert f"127.0.0.1:{port}" in line
     assert "geniehive" in line

@@ -19,8 +19,8 @@ from geniehive.v1 import cluster_service_pb2, resources_pb2
 from nodeagent.embedded.options import EngineOptions
 from tests.engine_fixture import LlamaServer, running_engine
 from tests.integration.cluster import QUICK, Cluster, Json, chat_body, running_cluster, service
-from tests.integration.daemons import free_ports
 from tests.integration.upstreams import Handler, serving
+from tests.ports import free_port
 
 SERVICE = "alpha/chat/llama"
 
@@ -29,7 +29,7 @@ class Engine:
     """A llama.cpp that may be killed, and comes back on its port."""
 
     def __init__(self, folder: Path) -> None:
-        (port,) = free_ports(1)
+        port = free_port()
         self._options = EngineOptions(cache_dir=folder, port=port)
         self._running = ExitStack()
         self.server: LlamaServer | None = None

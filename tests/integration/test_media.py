@@ -14,10 +14,10 @@ from io import BytesIO
 import pytest
 
 from geniehive.connect.choose import Choice, choose
-from nodeagent.embedded.launch import free_port
 from simulator import media
 from tests.integration.cluster import Cluster, running_cluster
 from tests.integration.daemons import eventually
+from tests.ports import free_port
 
 KEY = {"client_api_keys": ["client-1"], "node_api_keys": ["node-1"], "admin_api_keys": ["admin-1"]}
 
@@ -25,7 +25,7 @@ KEY = {"client_api_keys": ["client-1"], "node_api_keys": ["node-1"], "admin_api_
 @contextmanager
 def simulated(flavour: str) -> Iterator[str]:
     """A simulated engine in a process of its own; the node agent finds out when it answers, and what it is."""
-    port = free_port("127.0.0.1")
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "simulator.media_server", flavour, "--port", str(port), "--pause", "0"],
         stdout=subprocess.DEVNULL,

@@ -18,9 +18,10 @@ import pytest
 from aiohttp import web
 
 from tests.controlplane.tls_edge import Maker
-from tests.integration.daemons import Daemon, clean_environ, cli, complaint, eventually, free_run, geniehive
+from tests.integration.daemons import Daemon, clean_environ, cli, complaint, eventually, geniehive
 from tests.integration.hub import Hub, running_hub
 from tests.integration.upstreams import serving
+from tests.ports import free_run
 
 EVENTS = 120
 PAUSE_S = 0.1

@@ -25,11 +25,10 @@ from tests.integration.daemons import (
     cli,
     complaint,
     eventually,
-    free_ports,
-    free_run,
     geniehive,
     listening,
 )
+from tests.ports import free_port, free_run
 
 USAGE = 2
 _LAST_LINE = "Ctrl-C ends everything."
@@ -41,7 +40,7 @@ class Up:
     def __init__(self, folder: Path, *, discover_port: int | None = None) -> None:
         self.folder = folder
         self.port = free_run(3)
-        engine_port = discover_port or free_ports(1)[0]
+        engine_port = discover_port or free_port()
         self.environ = clean_environ(
             HOME=str(folder),
             XDG_STATE_HOME=str(folder / "state"),
@@ -260,7 +259,7 @@ def test_real_ollama_is_found_and_answers(tmp_path: Path) -> None:
 @contextmanager
 def ollama(program: str, folder: Path) -> Iterator[int]:
     """A real Ollama with one tiny model; yields its port."""
-    (port,) = free_ports(1)
+    port = free_port()
     home = folder / "ollama"
     home.mkdir()
     environ = clean_environ(HOME=str(home), OLLAMA_HOST=f"127.0.0.1:{port}", OLLAMA_MODELS=str(home / "models"))

@@ -28,17 +28,17 @@ from geniehive.v1 import cluster_service_pb2 as pb
 from geniehive.v1 import cluster_service_pb2_grpc
 from geniehive.v1 import resources_pb2 as res
 from nodeagent import app
-from nodeagent.embedded.launch import free_port
 from nodeagent.embedded.options import EngineOptions
 from tests.engine_fixture import running_engine
 from tests.nodeagent.peers import OPENAI, http_server
+from tests.ports import free_port
 
 DEADLINE_S = 15.0
 
 
 @pytest.fixture
 def config(tmp_path):
-    address = f"127.0.0.1:{free_port('127.0.0.1')}"
+    address = f"127.0.0.1:{free_port()}"
     return Config(
         control=ControlConfig(listen=address, lease_ttl_s=2, lease_grace_s=5, heartbeat_interval_s=0.5),
         control_plane=ControlPlaneConfig(address=address),
@@ -117,7 +117,7 @@ async def test_a_real_llama_cpp_is_announced_with_what_it_serves_and_does(config
 
 
 async def test_an_engine_that_nobody_named_is_found_before_the_first_hello(config):
-    port = free_port("127.0.0.1")
+    port = free_port()
     config = replace(config, node=replace(config.node, discover=True, discover_ports=(port,)))
     async with (
         daemon(control_app.run, config),
@@ -132,7 +132,7 @@ async def test_an_engine_that_nobody_named_is_found_before_the_first_hello(confi
 
 
 async def test_genie_hives_own_ports_are_never_taken_for_engines(config):
-    port = free_port("127.0.0.1")
+    port = free_port()
     gateway = replace(config.gateway, port=port)
     config = replace(config, gateway=gateway, node=replace(config.node, discover=True, discover_ports=(port,)))
     async with http_server(OPENAI, port), daemon(app.run, config) as ready:
@@ -211,7 +211,7 @@ async def test_what_an_engine_says_of_its_end_is_for_operators_and_not_for_clien
     command = ("/bin/sh", "-c", "echo 'model file is missing' >&2; exit 3")
     managed = ServiceConfig(
         service_id="atlas/broken",
-        endpoint=f"http://127.0.0.1:{free_port('127.0.0.1')}",
+        endpoint=f"http://127.0.0.1:{free_port()}",
         discover_protocol="auto",
         runtime=RuntimeConfig(launcher="managed", command=command),
     )

@@ -3,7 +3,6 @@
 import time
 
 import pytest
-from aiohttp.test_utils import unused_port
 
 from geniehive.resources import Asset, Health, HealthStatus, Observed, Operation, RequestPolicy, Runtime, Service, Voice
 from nodeagent.discovery import addressed, as_service, failed, merge, scan
@@ -11,6 +10,7 @@ from nodeagent.engines import EngineState, by_protocol, engine_session
 from nodeagent.engines.naming import CHAT
 from tests.nodeagent.engines.replay import Answer, replaying
 from tests.nodeagent.engines.worlds import HEALTH_GENERATES, WORLDS
+from tests.ports import free_port
 
 POLICY = RequestPolicy(system_prompt="Be brief.")
 
@@ -116,14 +116,14 @@ def test_a_failed_service_is_unhealthy_and_nothing_of_it_is_known():
 
 
 async def test_engines_are_found_by_what_they_answer_in_the_order_of_the_ports():
-    ollama_port, web_port, vllm_port = unused_port(), unused_port(), unused_port()
+    ollama_port, web_port, vllm_port = free_port(), free_port(), free_port()
     async with (
         replaying(WORLDS["ollama"], port=ollama_port, forbidden=HEALTH_GENERATES),
         replaying({"GET /": Answer("<html>a page</html>")}, port=web_port),
         replaying(WORLDS["vllm"], port=vllm_port, forbidden=HEALTH_GENERATES),
         engine_session() as session,
     ):
-        found = await scan(session, (vllm_port, unused_port(), web_port, ollama_port))
+        found = await scan(session, (vllm_port, free_port(), web_port, ollama_port))
         skipped = await scan(session, (vllm_port, ollama_port), skip={vllm_port})
     assert [(item.engine.name, item.port) for item in found] == [("vllm", vllm_port), ("ollama", ollama_port)]
     assert [item.port for item in skipped] == [ollama_port]
@@ -136,7 +136,7 @@ async def test_engines_are_found_by_what_they_answer_in_the_order_of_the_ports()
 async def test_closed_ports_cost_next_to_nothing():
     started = time.monotonic()
     async with engine_session() as session:
-        assert await scan(session, [unused_port() for _ in range(20)]) == ()
+        assert await scan(session, [free_port() for _ in range(20)]) == ()
     assert time.monotonic() - started < 1
 
 

@@ -16,11 +16,12 @@ import openai
 import psutil
 import pytest
 
-from nodeagent.embedded.launch import ReadyLine, free_port, reads_ready_line
+from nodeagent.embedded.launch import ReadyLine, reads_ready_line
 from nodeagent.embedded.options import EngineOptions, engine_argv
 from nodeagent.embedded.tiny_model import ALIAS, ensure_tiny_model
 from nodeagent.process import EngineFailedError, ManagedProcess, ProcessSpec, State
 from tests.engine_fixture import LlamaServer, llama_server, running_engine
+from tests.ports import free_port
 
 __all__ = ["llama_server"]
 
@@ -266,7 +267,7 @@ def managed(options, on_ready=None):
 
 async def test_managed_it_tells_its_url_and_comes_back_on_it_after_kill_9(tmp_path):
     seen: list[ReadyLine] = []
-    port = free_port("127.0.0.1")
+    port = free_port()
     engine = managed(EngineOptions(cache_dir=tmp_path, port=port, parent_pid=os.getpid()), seen.append)
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         life = group.create_task(engine.run())

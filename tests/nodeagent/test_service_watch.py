@@ -7,12 +7,12 @@ from aiohttp import web
 
 from geniehive.resources import Asset, HealthStatus, Operation, Service
 from nodeagent import service_watch
-from nodeagent.embedded.launch import free_port
 from nodeagent.engines import engine_session
 from nodeagent.reach import Reach
 from nodeagent.service_watch import ServiceWatch
 from nodeagent.target import Target
 from tests.nodeagent.peers import OPENAI, eventually, http_server
+from tests.ports import free_port
 
 
 @asynccontextmanager
@@ -35,7 +35,7 @@ def is_(status):
 
 
 async def test_an_engine_that_goes_away_is_unhealthy_before_the_next_look_and_comes_back_by_itself():
-    port = free_port("127.0.0.1")
+    port = free_port()
     async with watching(f"http://127.0.0.1:{port}", interval_s=60) as (_, seen):
         async with http_server(OPENAI, port):
             await eventually(lambda: is_(HealthStatus.HEALTHY)(seen))
@@ -48,7 +48,7 @@ async def test_an_engine_that_goes_away_is_unhealthy_before_the_next_look_and_co
 
 
 async def test_auto_finds_out_what_answers_and_finds_out_anew_after_it_was_gone():
-    port = free_port("127.0.0.1")
+    port = free_port()
     ollama = {
         "/api/version": {"version": "0.33.0"},
         "/api/tags": {"models": [{"name": "q", "model": "q", "details": {}}]},

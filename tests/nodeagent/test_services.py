@@ -6,12 +6,12 @@ from contextlib import asynccontextmanager
 from geniehive.resources import HealthStatus, Service
 from nodeagent import events as ev
 from nodeagent import service_watch
-from nodeagent.embedded.launch import free_port
 from nodeagent.engines import engine_session
 from nodeagent.reach import Reach
 from nodeagent.services import Services
 from nodeagent.target import Target
 from tests.nodeagent.peers import OPENAI, eventually, http_server
+from tests.ports import free_port
 
 
 class EndError(Exception):
@@ -36,7 +36,7 @@ def looked(posted):
 
 
 async def test_an_engine_that_comes_later_is_found_by_a_later_scan():
-    port = free_port("127.0.0.1")
+    port = free_port()
     async with services_of() as (services, posted, group):
         await services.settle([port])
         assert posted == []
@@ -65,7 +65,7 @@ async def test_a_configured_engine_is_not_found_a_second_time():
 
 async def test_a_found_engine_that_stays_away_is_unhealthy_first_and_gone_later(monkeypatch):
     monkeypatch.setattr(service_watch, "FORGET_AFTER_S", 0.3)
-    port = free_port("127.0.0.1")
+    port = free_port()
     async with services_of() as (services, posted, _):
         async with http_server(OPENAI, port):
             await services.settle([port])

@@ -11,10 +11,10 @@ from geniehive.resources import Health, HealthStatus, Host, Service
 from geniehive.v1 import node_service_pb2 as pb
 from nodeagent import events as ev
 from nodeagent.agent import Agent, SessionState
-from nodeagent.embedded.launch import free_port
 from nodeagent.loop import NodeLoop
 from nodeagent.session import Dialling, Ending, Session, event_of, message_of, trouble
 from tests.nodeagent.peers import ScriptedControlPlane, eventually, reject, serving, welcome, well_behaved
+from tests.ports import free_port
 
 HOST = Host(host_id="atlas", boot_epoch=7)
 CHAT = Service(service_id="atlas/chat", host_id="atlas", health=Health(status=HealthStatus.HEALTHY))
@@ -81,7 +81,7 @@ async def test_an_unknown_session_is_answered_by_a_hello_on_the_same_stream():
 
 
 async def test_a_control_plane_that_comes_back_is_greeted_within_seconds():
-    port = free_port("127.0.0.1")
+    port = free_port()
     async with running(f"127.0.0.1:{port}", dice=1.0) as loop:
         for _ in range(2):
             control = ScriptedControlPlane(well_behaved)
@@ -155,7 +155,7 @@ async def pump(reader, writer):
 
 async def test_trouble_is_said_once_not_at_every_try(caplog):
     caplog.set_level(logging.INFO)
-    addresses = [f"127.0.0.1:{free_port('127.0.0.1')}" for _ in range(2)]
+    addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
     async with running(*addresses, dice=0.0):
         await asyncio.sleep(0.5)
     lines = [record.getMessage() for record in caplog.records if record.name == "nodeagent.session"]

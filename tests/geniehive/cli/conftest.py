@@ -1,13 +1,11 @@
 """Fixtures of the command's tests."""
 
-import socket
-
 import pytest
+
+from tests.ports import free_port
 
 
 @pytest.fixture
 def unused_port():
     """A port on which nothing listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+    return free_port()

@@ -152,14 +152,14 @@ async def test_a_model_is_only_asked_for_what_it_can_do(tmp_path, upstream):
         assert asked.exception.message == "m cannot be asked for chat.streaming"
 
 
-async def test_errors_say_what_to_do(cluster, tmp_path, unused_tcp_port):
+async def test_errors_say_what_to_do(cluster, tmp_path, unused_port):
     async def fails(kind, *arguments, key=ADMIN_KEY):
         result = await geniehive("bench", *arguments, key=key)
         assert isinstance(result.exception, kind), result.exception
         return result.exception.message
 
     at = ("--gateway", cluster.url)
-    nobody = ("--gateway", f"http://127.0.0.1:{unused_tcp_port}")
+    nobody = ("--gateway", f"http://127.0.0.1:{unused_port}")
     assert "no workload 'chat'" in await fails(NotFound, "run", "m", "-w", "chat", *at)
     assert "'nix' does not exist" in await fails(NotFound, "run", "nix", *at)
     assert "cannot reach the gateway" in await fails(GatewayUnreachable, "run", "m", *nobody)

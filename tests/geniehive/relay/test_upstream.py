@@ -31,6 +31,7 @@ from tests.gateway.misbehaving import (
     upstream,
 )
 from tests.geniehive.relay.wire import whole
+from tests.ports import free_port
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
@@ -129,17 +130,11 @@ async def test_what_waits_too_long_is_closed(monkeypatch):
         await until(lambda: out.connections == (0, 0))
 
 
-def closed_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
 @pytest.mark.parametrize("url", ["http://127.0.0.1:{port}", "http://[::1]:{port}", "https://127.0.0.1:{port}"])
 async def test_a_closed_port_is_refused(url):
     async with relay() as out:
         with pytest.raises(Refused):
-            await out.open(UpstreamRequest("POST", url.format(port=closed_port()), {}, b""))
+            await out.open(UpstreamRequest("POST", url.format(port=free_port()), {}, b""))
 
 
 async def test_a_name_that_does_not_resolve_is_refused():

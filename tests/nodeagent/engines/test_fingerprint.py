@@ -5,12 +5,13 @@ import time
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer, unused_port
+from aiohttp.test_utils import TestServer
 
 from geniehive.errors import ConfigError
 from nodeagent.engines import ENGINES, by_protocol, engine_session, fingerprint, identify
 from tests.nodeagent.engines.replay import Answer, fixture, replaying
 from tests.nodeagent.engines.worlds import HEALTH_GENERATES, WORLDS, unknown_of
+from tests.ports import free_port
 
 
 @pytest.fixture
@@ -132,7 +133,7 @@ async def test_a_server_that_hangs_costs_the_budget_and_no_more(session):
 
 
 async def test_nobody_listening_is_no_engine(session):
-    assert await fingerprint(f"http://127.0.0.1:{unused_port()}", session) is None
+    assert await fingerprint(f"http://127.0.0.1:{free_port()}", session) is None
 
 
 async def test_a_redirect_is_not_followed(session):
@@ -185,4 +186,4 @@ async def test_whisper_is_whichever_whisper_server_answers(routes, expected, ses
 
 
 async def test_whisper_with_nobody_there_is_not_decided_yet(session):
-    assert await identify("whisper", f"http://127.0.0.1:{unused_port()}", session) is None
+    assert await identify("whisper", f"http://127.0.0.1:{free_port()}", session) is None

@@ -5,11 +5,12 @@ import gzip
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer, unused_port
+from aiohttp.test_utils import TestServer
 
 from geniehive.errors import UpstreamTimeout, UpstreamUnavailable
 from nodeagent.engines import Http, engine_session
 from nodeagent.engines.http import Reply, base_url
+from tests.ports import free_port
 
 
 async def ask(handler, **options):
@@ -51,7 +52,7 @@ async def test_silence_is_a_timeout():
 async def test_nobody_there_is_refused():
     async with engine_session() as session:
         with pytest.raises(UpstreamUnavailable, match="is the engine running"):
-            await Http(session, f"http://127.0.0.1:{unused_port()}").get("/")
+            await Http(session, f"http://127.0.0.1:{free_port()}").get("/")
 
 
 @pytest.mark.parametrize("endpoint", ["not a url", "ftp://127.0.0.1", "http://"])
