@@ -51,7 +51,7 @@ async def refusal(call) -> grpc.aio.AioRpcError:
 
 def hosts(channel, **metadata: str):
     stub = cluster_service_pb2_grpc.ClusterServiceStub(channel)
-    return stub.ListHosts(cluster_service_pb2.ListHostsRequest(), metadata=tuple(metadata.items()), timeout=5)
+    return stub.ListHosts(cluster_service_pb2.ListHostsRequest(), metadata=tuple(metadata.items()), timeout=20)
 
 
 async def hello(channel, host_id: str) -> node_pb.ControlMessage:

@@ -108,7 +108,7 @@ def running_engine() -> Iterator[FuzzedEngine]:
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), daemon=True)
     thread.start()
-    assert started.wait(10)
+    assert started.wait(30)
     try:
         yield engine
     finally:

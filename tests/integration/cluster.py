@@ -1,7 +1,7 @@
 """A cluster of real daemons: `geniehive control`, `gateway` and `node`, each with a config file of its own.
 
-Leases are short (2.5 s) and heartbeats quick (0.3 s) where a test asks for `QUICK`; otherwise they are long, so that a
-busy machine cannot make a host stale that no test killed.
+Heartbeats are quick (0.3 s). Leases are short (2.5 s) where a test asks for `QUICK`, to see them end; otherwise they
+are long, so that a busy machine cannot make a host stale that no test killed.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from geniehive.dial import metadata
 from geniehive.v1 import cluster_service_pb2_grpc
-from tests.integration.daemons import Daemon, clean_environ, cli, eventually
+from tests.integration.daemons import DEADLINE_S, Daemon, clean_environ, cli, eventually
 from tests.ports import free_port, free_ports
 
 Json = dict[str, Any]
-QUICK: Json = {"lease_ttl_s": 2.5, "lease_grace_s": 1.0, "heartbeat_interval_s": 0.3}
+QUICK: Json = {"lease_ttl_s": 2.5, "heartbeat_interval_s": 0.3}
 _CALM: Json = {"lease_ttl_s": 30, "lease_grace_s": 30, "heartbeat_interval_s": 0.3}
 KEYS: Json = {"client_api_keys": ["client-1", "client-2"], "node_api_keys": ["node-1"], "admin_api_keys": ["admin-1"]}
 
@@ -151,7 +151,7 @@ class Cluster:
 
     # --- questions -------------------------------------------------------------------------------
 
-    def wait_for(self, ask: Any, *, within: float = 20) -> Any:
+    def wait_for(self, ask: Any, *, within: float = DEADLINE_S) -> Any:
         """See `eventually`; a failure shows the logs."""
         return eventually(ask, within=within, logs=self.tails)
 
@@ -179,7 +179,7 @@ class Cluster:
     def serving(self) -> bool:
         """Whether the control plane's health check says SERVING."""
         try:
-            answer = health_pb2_grpc.HealthStub(self.channel).Check(health_pb2.HealthCheckRequest(), timeout=1)
+            answer = health_pb2_grpc.HealthStub(self.channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
         except grpc.RpcError:
             return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

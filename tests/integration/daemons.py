@@ -26,7 +26,7 @@ from tests.tools import ROOT
 
 T = TypeVar("T")
 
-DEADLINE_S = 20.0
+DEADLINE_S = 50.0
 _POLL_S = 0.02
 _TAIL = 6000
 _TRANSIENT = (AssertionError, LookupError, httpx.TransportError, grpc.RpcError)

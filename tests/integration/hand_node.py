@@ -14,7 +14,7 @@ from geniehive.resources import Health, HealthStatus, Host, Observed, Service, S
 from geniehive.v1 import node_service_pb2 as pb
 from geniehive.v1 import node_service_pb2_grpc as rpc
 
-_DEADLINE_S = 10.0  # for a message that has to come
+_DEADLINE_S = 30.0  # for a message that has to come
 
 
 class Stream:

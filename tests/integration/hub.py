@@ -111,7 +111,7 @@ class Hub:
         options = [("grpc.ssl_target_name_override", shown.server_name), ("grpc.use_local_subchannel_pool", 1)]
         with grpc.secure_channel(self.address, credentials, options=options) as channel:
             stub = cluster_service_pb2_grpc.ClusterServiceStub(channel)
-            found = stub.ListHosts(cluster_service_pb2.ListHostsRequest(), timeout=5).hosts
+            found = stub.ListHosts(cluster_service_pb2.ListHostsRequest(), timeout=20).hosts
         return {host.host_id: codec.host_from_pb(host).lease.value for host in found}
 
     def tails(self) -> str:

@@ -177,7 +177,7 @@ def start(cluster: Cluster, daemon: str) -> Daemon:
 def connected(cluster: Cluster, daemon: str) -> bool:
     if daemon == "gateway":
         return bool(cluster.http.get("/readyz").status_code == 200)
-    answer = cluster.operator().ListHosts(cluster_service_pb2.ListHostsRequest(), timeout=5)
+    answer = cluster.operator().ListHosts(cluster_service_pb2.ListHostsRequest(), timeout=20)
     return [host.host_id for host in answer.hosts] == ["alpha"]
 
 

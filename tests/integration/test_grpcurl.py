@@ -102,7 +102,7 @@ def test_health_needs_no_key(locked: Cluster, grpcurl: Grpcurl, name: str) -> No
     # -proto is not needed with reflection, but reflection needs a key; health must not: so the request is built here.
     stub = locked.channel.unary_unary("/grpc.health.v1.Health/Check")
     request = bytes([0x0A, len(name)]) + name.encode() if name else b""
-    assert stub(request, timeout=5) == b"\x08\x01"
+    assert stub(request, timeout=20) == b"\x08\x01"
     done = grpcurl(*NODE, "-d", json.dumps({"service": name}), locked.address, "grpc.health.v1.Health/Check")
     assert answer_of(done) == {"status": "SERVING"}
 
@@ -174,8 +174,8 @@ def test_channelz_is_for_admins(locked: Cluster, grpcurl: Grpcurl) -> None:
 def test_reflection_serves_v1alpha_too(locked: Cluster) -> None:
     stub = reflection_pb2_grpc.ServerReflectionStub(locked.channel)
     request = reflection_pb2.ServerReflectionRequest(list_services="")
-    (answer,) = stub.ServerReflectionInfo(iter([request]), metadata=[(NODE_KEY, "node-1")], timeout=5)
+    (answer,) = stub.ServerReflectionInfo(iter([request]), metadata=[(NODE_KEY, "node-1")], timeout=20)
     assert {one.name for one in answer.list_services_response.service} >= SERVICES
     with pytest.raises(grpc.RpcError) as caught:
-        list(stub.ServerReflectionInfo(iter([request]), timeout=5))
+        list(stub.ServerReflectionInfo(iter([request]), timeout=20))
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED

@@ -182,7 +182,7 @@ def serving(routes: dict[tuple[str, str], Handler], *, not_found: bytes = b"404"
     thread = threading.Thread(target=lambda: loop.run_until_complete(live()), name="upstream")
     thread.start()
     try:
-        assert started.wait(10)
+        assert started.wait(30)
         yield url
     finally:
         loop.call_soon_threadsafe(stop.set)

@@ -121,12 +121,17 @@ async def test_names_of_strangers_are_inert():
         assert "\x1b" not in told.stdout
 
 
+def interruptible():
+    """What a shell started in the background ignores SIGINT, and so does all that it starts: these tests too, maybe."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 async def test_watch_goes_on_until_it_is_interrupted():
     async with upstream((completion(), KEEP)) as one, gateway(one.url) as gw:
         asked = await ask(gw)
         process = await asyncio.create_subprocess_exec(
             *COMMAND, "requests", "--watch", "--interval", "0.1", "--gateway", gw.url,
-            stdout=subprocess.PIPE, env=clean_environ(),
+            stdout=subprocess.PIPE, env=clean_environ(), preexec_fn=interruptible,
         )  # fmt: skip
         async with asyncio.timeout(PATIENCE_S):
             seen = 0

@@ -7,6 +7,7 @@ import pytest
 from geniehive.cli import up_plan, up_text
 from geniehive.config_load import load_config
 from geniehive.resources import Asset, Health, HealthStatus, Operation, Service
+from tests.ports import free_run
 
 
 @pytest.fixture
@@ -39,11 +40,12 @@ def test_our_own_ports_are_not_taken_for_engines(plan, unused_port):
     assert config.node.discover_ports == (11434,)
 
 
-def test_ports_follow_the_one_that_is_given(plan, unused_port):
-    config = plan(port=unused_port).config
-    assert config.gateway.port == unused_port
-    assert config.control.listen == f"127.0.0.1:{unused_port + 1}"
-    assert config.node.status_port == unused_port + 2
+def test_ports_follow_the_one_that_is_given(plan):
+    first = free_run(3)
+    config = plan(port=first).config
+    assert config.gateway.port == first
+    assert config.control.listen == f"127.0.0.1:{first + 1}"
+    assert config.node.status_port == first + 2
 
 
 def test_the_embedded_service_gets_an_id_of_its_own(plan, tmp_path):

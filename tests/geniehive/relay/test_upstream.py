@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager
 
 import psutil
 import pytest
-import uvloop
 
 from geniehive.errors import UpstreamUnavailable
 from geniehive.relay.failures import Refused, Unanswered
@@ -32,12 +31,6 @@ from tests.gateway.misbehaving import (
 )
 from tests.geniehive.relay.wire import whole
 from tests.ports import free_port
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def event_loop_policy(request):
-    return asyncio.DefaultEventLoopPolicy() if request.param == "asyncio" else uvloop.EventLoopPolicy()
-
 
 @asynccontextmanager
 async def relay(**options):
