@@ -9,7 +9,7 @@ from aiohttp import web
 from geniehive.v1 import node_service_pb2 as pb
 from geniehive.v1 import node_service_pb2_grpc
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 
 
 async def eventually(holds, deadline_s=DEADLINE_S):

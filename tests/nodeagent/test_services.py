@@ -46,12 +46,20 @@ async def test_an_engine_that_comes_later_is_found_by_a_later_scan():
 
 
 async def test_a_port_that_accepts_and_says_nothing_delays_no_other_one():
-    hang = await asyncio.start_server(lambda *_: asyncio.sleep(60), "127.0.0.1", 0)
+    given_up = asyncio.Event()
+
+    async def say_nothing(reader, writer):
+        if await reader.read():  # not a mere look whether the port is open
+            given_up.set()
+        writer.close()
+
+    hang = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     silent = hang.sockets[0].getsockname()[1]
     async with http_server(OPENAI) as url, services_of() as (services, posted, group):
         port = int(url.rpartition(":")[2])
         group.create_task(services.settle([silent, port]))
-        await eventually(lambda: f"atlas/openai-{port}" in looked(posted), 1.0)
+        await eventually(lambda: f"atlas/openai-{port}" in looked(posted))
+        assert not given_up.is_set()
     hang.close()
 
 

@@ -80,13 +80,13 @@ async def test_an_unknown_session_is_answered_by_a_hello_on_the_same_stream():
     assert control.streams == 1
 
 
-async def test_a_control_plane_that_comes_back_is_greeted_within_seconds():
+async def test_a_control_plane_that_comes_back_is_greeted_again():
     port = free_port()
     async with running(f"127.0.0.1:{port}", dice=1.0) as loop:
         for _ in range(2):
             control = ScriptedControlPlane(well_behaved)
             async with serving(control, port):
-                await eventually(lambda: loop.view.state is SessionState.WELCOMED, 5.0)
+                await eventually(lambda: loop.view.state is SessionState.WELCOMED)
             await eventually(lambda: loop.view.state is not SessionState.WELCOMED)
 
 
@@ -156,9 +156,14 @@ async def pump(reader, writer):
 async def test_trouble_is_said_once_not_at_every_try(caplog):
     caplog.set_level(logging.INFO)
     addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+
+    def said():
+        return [record.getMessage() for record in caplog.records if record.name == "nodeagent.session"]
+
     async with running(*addresses, dice=0.0):
-        await asyncio.sleep(0.5)
-    lines = [record.getMessage() for record in caplog.records if record.name == "nodeagent.session"]
+        await eventually(lambda: len(said()) >= 2)
+        await asyncio.sleep(0.3)  # time for many tries more
+    lines = said()
     assert len(lines) == 2
     for address, line in zip(addresses, lines, strict=True):
         assert address in line

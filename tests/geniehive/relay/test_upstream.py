@@ -32,6 +32,7 @@ from tests.gateway.misbehaving import (
 from tests.geniehive.relay.wire import whole
 from tests.ports import free_port
 
+
 @asynccontextmanager
 async def relay(**options):
     """An Upstream; when it ends no connection of it is left, and no task but this one."""
