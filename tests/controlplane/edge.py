@@ -18,7 +18,7 @@ from geniehive.v1 import cluster_service_pb2_grpc, node_service_pb2, node_servic
 
 NODE_KEY = "node-key-of-the-tests"
 ADMIN_KEY = "admin-key-of-the-tests"
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 
 ATLAS = Host(host_id="atlas", labels={"room": "attic"}, facts=HostFacts(cpu_count=8))
 CHAT = Service(

@@ -25,7 +25,7 @@ from geniehive.v1 import node_service_pb2_grpc as node_grpc
 from geniehive.v1 import routing_service_pb2 as routing_pb
 from geniehive.v1 import routing_service_pb2_grpc as routing_grpc
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 
 
 class MemoryStore:

@@ -58,7 +58,7 @@ async def hello(channel, host_id: str) -> node_pb.ControlMessage:
     """The answer to a node's Hello."""
     stream = node_service_pb2_grpc.NodeServiceStub(channel).Connect()
     await stream.write(node_pb.NodeMessage(host_id=host_id, boot_epoch=1, hello=node_pb.Hello(protocol_version=1)))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         message = await stream.read()
     if message is grpc.aio.EOF:
         raise await refusal(stream)
@@ -72,7 +72,7 @@ def database_of(plane) -> Path:
 
 
 async def until_end(stream) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while await stream.read() is not grpc.aio.EOF:
             pass
 
@@ -203,7 +203,7 @@ async def test_approval_is_waited_for(tmp_path, monkeypatch):
     async with secure(tls_config(tmp_path, join_approval=True)) as plane:
         waiting = asyncio.get_running_loop().create_future()
         joining_host = asyncio.create_task(plane.join(await plane.token(), "atlas", waiting.set_result))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             assert await waiting == "atlas"
         with pytest.raises(grpc.aio.AioRpcError, match="nobody waits under the name borealis"):
             await plane.access.ApproveNode(pb.ApproveNodeRequest(host_id="borealis"))
@@ -218,7 +218,7 @@ async def test_who_waits_for_approval_waits_through_a_restart_of_the_control_pla
     waiting = asyncio.get_running_loop().create_future()
     async with secure(tls_config(tmp_path, join_approval=True)) as plane:
         joining_host = asyncio.create_task(plane.join(await plane.token(), "atlas", waiting.set_result))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await waiting
     await until(lambda: asyncio.sleep(0, "cannot reach" in caplog.text or joining_host.done()))
     async with secure(tls_config(tmp_path, join_approval=True, listen=plane.address)) as plane:

@@ -99,15 +99,19 @@ async def gateway(*services, roles=(), keys=(), admins=(), snapshotted=True, str
             await server.shutdown(1.0)
 
 
-async def until(condition, seconds=5.0):
-    """Wait until a condition holds; fails after so many seconds."""
+async def until(condition, seconds=20.0):
+    """Wait until a condition holds; fails after so many seconds.
+
+    That is far longer than anything takes on a machine that does nothing else, and far shorter than the timeouts of a
+    gateway (30 s and more): what holds by then was not brought about by one of them.
+    """
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come to hold in time"
         await asyncio.sleep(0.005)
 
 
-async def raw(port, data, *, seconds=5.0, until_close=True):
+async def raw(port, data, *, seconds=20.0, until_close=True):
     """Send bytes to a port and read what comes back, to its end or for a while."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:

@@ -22,7 +22,7 @@ from tests.controlplane.edge import Node
 
 CLIENT_KEY, NODE_KEY, ADMIN_KEY = "client-key", "node-key-of-the-tests", "admin-key-of-the-tests"
 KEYS = AuthConfig(client_api_keys=(CLIENT_KEY,), node_api_keys=(NODE_KEY,), admin_api_keys=(ADMIN_KEY,))
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 RIGHT = dict(
     zip(
         [case.user for case in builtin()["chat.short_reasoning"].cases],

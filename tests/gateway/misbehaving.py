@@ -1,7 +1,7 @@
 """An upstream that does what its script says, on raw sockets, and sees everything that reaches it.
 
-A script is a tuple of steps for one request: bytes to send, seconds to wait, or one of RESET, HANG and
-CLOSE. Scripts are used one a request, the last one for ever after. `KEEP` ends a script without closing.
+A script is a tuple of steps for one request: bytes to send, seconds or an event to wait for, or one of RESET,
+HANG and CLOSE. Scripts are used one a request, the last one for ever after. `KEEP` ends a script without closing.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import json
 import socket
 import struct
+import time
 from contextlib import asynccontextmanager
 from enum import Enum
 
@@ -29,6 +30,7 @@ class Seen:
     """One request as it arrived."""
 
     def __init__(self, line, headers, body):
+        self.at = time.monotonic()
         self.line = line
         self.headers = headers
         self.body = body
@@ -48,6 +50,7 @@ class Upstream:
         self.seen = []
         self.gone = asyncio.Event()  # a peer closed while a script hung
         self.arrived = asyncio.Event()
+        self.hanging = 0  # scripts that have come to their HANG
         self.connections = 0
         self.received = 0  # body bytes, counted as they come
         self.url = ""
@@ -100,11 +103,14 @@ class Upstream:
                 await writer.drain()
             elif isinstance(step, int | float):
                 await asyncio.sleep(step)
+            elif isinstance(step, asyncio.Event):
+                await step.wait()
             elif step is RESET:
                 writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 writer.transport.abort()
                 return False
             elif step is HANG:
+                self.hanging += 1
                 if await reader.read(1) == b"":
                     self.gone.set()
                 return False

@@ -156,7 +156,7 @@ def test_a_request_may_be_lowered_by_anybody_and_raised_by_nobody_above_its_key(
 
 
 async def test_beyond_the_line_and_beyond_the_time_the_answer_is_503_with_retry_after():
-    limits = {"queue": QueueConfig(most=1, timeout_s=0.4)}
+    limits = {"queue": QueueConfig(most=1, timeout_s=1)}
     async with busy_engine() as engine, gateway(slots(1, engine.url), **limits) as gw:
         clients = Clients(gw)
         for name in "abc":
@@ -168,7 +168,7 @@ async def test_beyond_the_line_and_beyond_the_time_the_answer_is_503_with_retry_
         late = await clients.tasks["b"]
         assert late.status_code == 503
         assert int(late.headers["retry-after"]) >= 1
-        assert int(late.headers["x-geniehive-queue-ms"]) >= 390
+        assert int(late.headers["x-geniehive-queue-ms"]) >= 990
         assert (await receipt(gw, late))["timings"]["queue_position"] == 1
         engine.release()
         assert (await clients.tasks["a"]).status_code == 200
@@ -176,19 +176,17 @@ async def test_beyond_the_line_and_beyond_the_time_the_answer_is_503_with_retry_
         assert clients.waiting == 0
 
 
-async def test_a_client_that_leaves_the_line_or_the_engine_frees_its_place_within_a_second():
+async def test_a_client_that_leaves_the_line_or_the_engine_frees_its_place():
     async with busy_engine() as engine, gateway(slots(1, engine.url)) as gw:
         clients = Clients(gw)
         for name in "abcd":
             await clients.send(name)
-        began = time.monotonic()
         await clients.leave("b")
         await until(lambda: clients.waiting == 2)
         assert gw.front.open_requests == 3
         await clients.leave("a")
         await until(lambda: engine.gone == 1)
         await until(lambda: engine.names == ["a", "c"])
-        assert time.monotonic() - began < 1
         engine.release()
         await until(lambda: len(engine.up.seen) == 3)
         engine.release()
@@ -197,11 +195,14 @@ async def test_a_client_that_leaves_the_line_or_the_engine_frees_its_place_withi
 
 
 async def test_comments_flow_to_a_stream_that_waits_in_line():
-    slow = (0.5, completion("first"), KEEP)
+    ready = asyncio.Event()
+    slow = (ready, completion("first"), KEEP)
     async with upstream(slow, (*stream("late"), KEEP)) as up, gateway(slots(1, up.url), keepalive_comment_s=0.1) as gw:
         clients = Clients(gw)
         await clients.send("a")
         await clients.send("b", stream=True)
+        await asyncio.sleep(0.3)  # two comments are due by then
+        ready.set()
         found = await clients.tasks["b"]
         assert found.content.startswith(b": keepalive\n\n")
         assert found.content.endswith(DONE)
@@ -283,14 +284,16 @@ async def test_at_shutdown_those_in_line_are_told_so():
 async def test_those_in_line_do_not_go_to_a_service_that_was_ejected_meanwhile():
     bad = (answer(502, {"error": "boom"}), KEEP)
     limits = {"ejection": EjectionConfig(failures=1, first_s=30, longest_s=60)}
+    all_there = asyncio.Event()
     async with (
-        upstream((0.3, *bad), bad) as one,
+        upstream((all_there, *bad), bad) as one,
         busy_engine() as two,
         gateway(slots(1, one.url), slots(2, two.url), **limits) as gw,
     ):
         clients = Clients(gw)
         for name in "abcd":
             await clients.send(name)
+        all_there.set()
         await until(lambda: gw.circuits.out(time.monotonic()))
         for seen in range(1, 5):
             await until(lambda seen=seen: len(two.up.seen) == seen)
@@ -302,13 +305,15 @@ async def test_those_in_line_do_not_go_to_a_service_that_was_ejected_meanwhile()
 async def test_those_in_line_for_services_that_are_all_ejected_try_the_least_bad():
     bad = (answer(502, {"error": "boom"}), KEEP)
     limits = {"ejection": EjectionConfig(failures=1, first_s=30, longest_s=60)}
+    all_there = asyncio.Event()
     async with (
-        upstream((0.3, *bad), bad, (completion("well"), KEEP)) as one,
+        upstream((all_there, *bad), bad, (completion("well"), KEEP)) as one,
         gateway(slots(1, one.url), **limits) as gw,
     ):
         clients = Clients(gw)
         for name in "ab":
             await clients.send(name)
+        all_there.set()
         assert (await clients.tasks["a"]).status_code == 502
         assert (await clients.tasks["b"]).status_code == 200
 

@@ -118,7 +118,7 @@ async def gateway_process(upstream_url):
     finally:
         process.stdin.close()
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 await process.wait()
         except TimeoutError:
             process.kill()

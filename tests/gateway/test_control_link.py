@@ -42,7 +42,7 @@ async def test_a_call_that_runs_outlives_the_certificate_that_it_began_with(tmp_
             assert link._dialled.shown.leaf.identity == Identity(Kind.GATEWAY, "other")
             del first
             await plane.member("node", "atlas")  # which is told to those who watch
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 while (await watching.read()).kind != "member.joined":
                     pass
             watching.cancel()

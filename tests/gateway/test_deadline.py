@@ -35,32 +35,29 @@ class Handle:
 async def test_a_scope_that_takes_too_long_ends_with_timeout():
     alarm = Alarm(asyncio.get_running_loop())
     with pytest.raises(TimeoutError), Deadline(alarm, time.monotonic() + 0.02) as deadline:
-        await asyncio.sleep(5)
+        await asyncio.sleep(20)
     assert deadline.expired()
     assert asyncio.current_task().cancelling() == 0
 
 
 async def test_progress_moves_the_end():
     alarm = Alarm(asyncio.get_running_loop())
-    with Deadline(alarm, time.monotonic() + 0.1) as deadline:
-        for _ in range(5):
-            await asyncio.sleep(0.04)
-            deadline.reschedule(time.monotonic() + 0.1)
+    with Deadline(alarm, time.monotonic() + 0.02) as deadline:
+        deadline.reschedule(time.monotonic() + 60)
+        await asyncio.sleep(0.1)
     assert not deadline.expired()
 
 
 async def test_an_end_that_is_moved_nearer_is_kept():
     alarm = Alarm(asyncio.get_running_loop())
-    began = time.monotonic()
 
     async def work():
-        with Deadline(alarm, began + 60) as deadline:
-            deadline.reschedule(began + 0.02)
-            await asyncio.sleep(5)
+        with Deadline(alarm, time.monotonic() + 60) as deadline:
+            deadline.reschedule(time.monotonic() + 0.02)
+            await asyncio.sleep(20)
 
     with pytest.raises(TimeoutError):
         await work()
-    assert time.monotonic() - began < 2
 
 
 async def test_somebody_elses_cancel_is_not_taken_for_a_timeout():

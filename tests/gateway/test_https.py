@@ -92,7 +92,7 @@ async def test_a_reload_is_taken_at_once(files, caplog):
             following = tasks.create_task(found.follow(reload))
             replace(files, at=1)
             reload.set()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 while "new connections get the certificate" not in caplog.text:
                     await asyncio.sleep(0.01)
             following.cancel()

@@ -366,7 +366,7 @@ async def test_a_client_that_leaves_meanwhile_frees_the_engine_that_goes_on():
         leaving = asyncio.ensure_future(ask(gw))
         await good.arrived.wait()
         leaving.cancel()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(20):
             await good.gone.wait()
         await until(lambda: gw.in_flight.counts == {} and gw.front.open_requests == 0)
 
@@ -449,11 +449,11 @@ async def test_a_stream_that_another_engine_ends_with_the_requests_own_error_end
     ):
         reader, writer = await asyncio.open_connection("127.0.0.1", gw.port)
         writer.write(request_of(last=False))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             first = await reader.readuntil(b"\r\n0\r\n\r\n")
         await until(lambda: gw.front.open_requests == 0)
         writer.write(request_of(last=True))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             second = await reader.read()
         writer.close()
     assert first.count(b'"no"') == 1

@@ -47,7 +47,7 @@ def delta(base, revision, epoch=1, **fields):
     return pb.RoutingUpdate(epoch=epoch, revision=revision, delta=codec.delta_to_pb(change))
 
 
-async def until(condition, seconds=10.0):
+async def until(condition, seconds=30.0):
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.002)
@@ -150,7 +150,7 @@ async def test_an_update_of_an_older_term_is_ignored():
 async def test_what_the_worker_sees_is_reported():
     async with watching() as (plane, _, in_flight):
         plane.updates.put_nowait(snapshot(1, a=service("a")))
-        hello = await asyncio.wait_for(plane.heard.get(), 5)
+        hello = await asyncio.wait_for(plane.heard.get(), 20)
         assert (hello.gateway_id, hello.hello.protocol_version) == ("g1", 1)
         with in_flight.guard("a"):
             await _reported(plane, 1)
@@ -159,7 +159,7 @@ async def test_what_the_worker_sees_is_reported():
 
 async def _reported(plane, count):
     """Wait until a report says that `count` requests are open at a; None stands for no entry."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while True:
             message = await plane.heard.get()
             if message.WhichOneof("payload") == "report":

@@ -11,6 +11,7 @@ import stat
 import grpc.aio
 import httpx
 import msgspec
+import psutil
 import pytest
 
 from gateway.app import run
@@ -108,7 +109,11 @@ async def gateway_of_two(shape):
 
 def sockets():
     """Of the workers, by their command lines."""
-    return {each.pid: each.cmdline()[-1] for each in children()}
+    found = {}
+    for each in children():
+        with contextlib.suppress(psutil.Error, IndexError):  # it may end meanwhile
+            found[each.pid] = each.cmdline()[-1]
+    return found
 
 
 async def ready(gw):

@@ -51,7 +51,7 @@ class Authority:
 async def running(task, event):
     async with asyncio.TaskGroup() as tasks:
         work = tasks.create_task(task.run())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await event.wait()
             while not task.renewed:  # it writes what it got
                 await asyncio.sleep(0.01)

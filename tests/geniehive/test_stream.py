@@ -27,7 +27,7 @@ async def test_a_waiting_reader_wakes_for_an_item():
     reader = asyncio.ensure_future(anext(aiter(box)))
     await asyncio.sleep(0)
     box.put_nowait("a")
-    assert await asyncio.wait_for(reader, 1) == "a"
+    assert await asyncio.wait_for(reader, 20) == "a"
 
 
 async def test_a_closed_box_takes_nothing_more():

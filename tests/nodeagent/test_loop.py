@@ -73,4 +73,4 @@ async def test_waiting_for_a_view_wakes_up_when_it_comes(running):
     loop, _, _, _ = running
     waiting = asyncio.create_task(loop.wait_for(lambda view: view.state is SessionState.GREETING))
     loop.post(ev.Connected())
-    assert (await asyncio.wait_for(waiting, 5)).state is SessionState.GREETING
+    assert (await asyncio.wait_for(waiting, 20)).state is SessionState.GREETING

@@ -99,6 +99,6 @@ async def test_characters_that_are_cut_between_two_pieces_arrive_whole():
 async def test_an_engine_that_comes_back_is_asked_again():
     async with upstream(*[(RESET,)] * 4, (*stream("go", "od"), KEEP)) as up, gateway(up.url) as gw:
         assert (await ask(gw, stream=True)).status_code == 502
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while (await ask(gw, stream=True)).status_code != 200:
                 await asyncio.sleep(0.02)

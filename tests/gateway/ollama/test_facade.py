@@ -176,7 +176,7 @@ async def test_a_client_that_goes_away_cancels_the_engine():
         writer.write(b"POST /api/chat HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
         await reader.readuntil(b'"he"')
         writer.close()
-        await asyncio.wait_for(up.gone.wait(), 5)
+        await asyncio.wait_for(up.gone.wait(), 20)
         await until(lambda: gw.in_flight.counts == {})
 
 

@@ -73,20 +73,21 @@ HEAVY = {
 
 @pytest.mark.parametrize("raw", HEAVY.values(), ids=HEAVY)
 async def test_the_loop_goes_on_while_a_heavy_body_is_looked_at(raw):
+    """How long the loop is held, and how much work it is: of the processor's time, which others do not take from us."""
     worst, done = 0.0, asyncio.Event()
 
     async def tick():
         nonlocal worst
         while not done.is_set():
-            began = time.monotonic()
+            began = time.process_time()
             await asyncio.sleep(0.005)
-            worst = max(worst, time.monotonic() - began)
+            worst = max(worst, time.process_time() - began)
 
     async with upstream((completion(), KEEP)) as up, gateway(up.url) as gw, httpx.AsyncClient(timeout=30) as http:
         ticking = asyncio.ensure_future(tick())
-        began = time.monotonic()
+        began = time.process_time()
         found = await http.post(gw.url + CHAT, content=raw, headers=JSON)
-        took = time.monotonic() - began
+        took = time.process_time() - began
         done.set()
         await ticking
         assert found.status_code == 400

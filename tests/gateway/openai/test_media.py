@@ -40,13 +40,13 @@ async def test_speech_comes_as_it_is_spoken_and_the_body_goes_as_it_came():
         reader, writer = await asyncio.open_connection("127.0.0.1", gw.port)
         head = "POST /v1/audio/speech HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
         writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
-        got = await asyncio.wait_for(reader.readuntil(MP3[:100]), 5)  # though the engine has not said more
+        got = await asyncio.wait_for(reader.readuntil(MP3[:100]), 20)  # though the engine has not said more
         assert b"content-type: audio/mpeg" in got
         assert up.seen[0].path == "/v1/audio/speech"
         assert up.seen[0].body == body.replace(b'"nick"', b'"m"')
         assert gw.in_flight.counts == {"h1/s": 1}
         writer.close()
-        await asyncio.wait_for(up.gone.wait(), 5)
+        await asyncio.wait_for(up.gone.wait(), 20)
         await until(lambda: gw.in_flight.counts == {})
 
 
