@@ -512,6 +512,7 @@ async def test_a_certificate_that_ends_while_its_connection_is_open_opens_nothin
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")  # nobody should ask for it; this asks in vain
 async def test_old_tls_is_refused(tmp_path, version):
     async with secure(tls_config(tmp_path)) as plane:
         context = tls_trouble.client_context(tls.as_nobody(plane.admin.ca_pem))
