@@ -327,18 +327,11 @@ class UnsavedDue:
 
 Access = TokenRequested | RevokeRequested | AuditNoted
 
-OfCluster = (
-    UnsavedDue
-    | HelloReceived
-    | InventoryReceived
-    | CommandResultReceived
-    | CommandRequested
-    | AvailabilityRequested
-    | ForgetRequested
-    | RolesLoaded
-)
+FromNode = HelloReceived | InventoryReceived | CommandResultReceived
 
-Durable = OfCluster | Access
+OfOperator = CommandRequested | AvailabilityRequested | ForgetRequested | RolesLoaded | Access
+
+Durable = FromNode | OfOperator | UnsavedDue
 
 
 @dataclass(frozen=True, slots=True)
