@@ -156,6 +156,7 @@ STREAMS = {
     "200, then closed": Case((STREAM_HEAD, CLOSE)),
     "200, then a clean end": Case((STREAM_HEAD, LAST_CHUNK, KEEP)),
     "200, then only [DONE]": Case((STREAM_HEAD, chunk(DONE), LAST_CHUNK, KEEP)),
+    "200, then a role and [DONE]": Case((STREAM_HEAD, _ROLE, chunk(DONE), LAST_CHUNK, KEEP)),
     "200, then a role and the end": Case((STREAM_HEAD, _ROLE, LAST_CHUNK, KEEP)),
     "200, then an error event": Case((STREAM_HEAD, chunk(event(BOOM)), LAST_CHUNK, KEEP)),
     "200, then a role and an error event": Case((STREAM_HEAD, _ROLE, chunk(event(BOOM)), HANG)),
@@ -183,6 +184,9 @@ STREAMS = {
     "no [DONE], and closed": Case((*stream("go", "od", done=False, end=None), CLOSE), WELL),
     "no [DONE], and hanging": Case((*stream("go", "od", done=False, end=None), HANG), WELL),
     "[DONE] without a finish": Case((*stream("go", "od", finish=None), KEEP), WELL),
+    "no empty line at the end": Case(
+        (*_BEGUN, chunk(delta("od")), chunk(delta(finish="stop").rstrip()), LAST_CHUNK, KEEP), WELL
+    ),
     "words after [DONE]": Case((*stream("go", "od", end=None), chunk(delta("more")), LAST_CHUNK, KEEP), WELL),
     "broken JSON in one event": Case((*_BEGUN, chunk(b"data: {broken\n\n"), *_REST), WELL),
     "invalid UTF-8 in one event": Case((*_BEGUN, chunk(b'data: {"a":"\xff"}\n\n'), *_REST), WELL),

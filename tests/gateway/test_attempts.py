@@ -43,71 +43,17 @@ async def ask(gw, *, streamed=False, **more):
         return await http.post(gw.url + CHAT, json={**ASK, "stream": streamed, **more})
 
 
-FAILS_FIRST = {
-    "reset": (RESET,),
-    "closed without an answer": (CLOSE,),
-    "hang before headers": (HANG,),
-    "500": (answer(500, BOOM), KEEP),
-    "502": (answer(502, b"<html>bad</html>", "text/html"), KEEP),
-    "503": (answer(503, {"error": "server busy"}), KEEP),
-    "504": (answer(504), KEEP),
-    "429": (answer(429, BOOM, retry_after="7"), KEEP),
-    "401": (answer(401, BOOM), KEEP),
-    "redirect": (answer(302, b"", location="http://127.0.0.1:1/"), KEEP),
-    "web page with 200": (answer(200, b"<html>", "text/html"), KEEP),
-    "empty": (answer(200, b""), KEEP),
-    "body shorter than announced": (b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{}", CLOSE),
-    "not http": (b"SSH-2.0-OpenSSH_9.6\r\n", CLOSE),
-    "header flood": (b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 5000 + b"\r\n{}", CLOSE),
-    "not JSON": (answer(200, b"this is not JSON"), KEEP),
-    "null": (answer(200, b"null"), KEEP),
-    "a list": (answer(200, b"[]"), KEEP),
-    "half of an object": (answer(200, b'{"a":'), KEEP),
-    "an error with 200": (answer(200, BOOM), KEEP),
-    "a stream that was not asked for": (*stream("hello"), KEEP),
-    "12 MB of something else": (answer(200, b"x" * (12 * 2**20)), KEEP),
-}
-STREAM_FAILS_FIRST = {
-    "a whole answer": (completion("boom"), KEEP),
-    "an error with 200 instead": (answer(200, BOOM), KEEP),
-    "not JSON": (answer(200, b"boom"), KEEP),
-    "200, then only [DONE]": (STREAM_HEAD, chunk(DONE), LAST_CHUNK, KEEP),
-    "200, then a role and [DONE]": (STREAM_HEAD, chunk(delta("", role="assistant") + DONE), LAST_CHUNK, KEEP),
-    "200, then closed": (STREAM_HEAD, CLOSE),
-    "200, then a clean end": (STREAM_HEAD, LAST_CHUNK, KEEP),
-    "200, then a role and the end": (STREAM_HEAD, chunk(delta("", role="assistant")), LAST_CHUNK, KEEP),
-    "200, then an error event": (STREAM_HEAD, chunk(event(BOOM)), LAST_CHUNK, KEEP),
-    "200, then a role and an error event": (STREAM_HEAD, chunk(delta("", role="assistant")), chunk(event(BOOM)), HANG),
-    "200, then nothing": (STREAM_HEAD, HANG),
-    "200, then only comments": (STREAM_HEAD, chunk(b": hello\n\n"), HANG),
-}
-
-
-@pytest.mark.parametrize("script", FAILS_FIRST.values(), ids=FAILS_FIRST)
-async def test_a_failure_before_the_first_byte_goes_to_the_next_candidate(script):
+async def test_a_failure_before_the_first_byte_goes_to_the_next_candidate():
+    """In whatever way it fails: `misbehaviour.py` has the table."""
     async with (
-        upstream(script) as bad,
+        upstream((RESET,)) as bad,
         upstream((completion("good"), KEEP)) as good,
-        gateway(bad.url, good.url, **QUICK) as gw,
+        gateway(bad.url, good.url) as gw,
     ):
         found = await ask(gw)
         assert found.json()["choices"][0]["message"]["content"] == "good"
         assert found.headers["x-geniehive-attempts"] == "2"
         assert found.headers["x-geniehive-service"] == "h2/s"
-        assert gw.in_flight.counts == {}
-
-
-@pytest.mark.parametrize("script", STREAM_FAILS_FIRST.values(), ids=STREAM_FAILS_FIRST)
-async def test_a_stream_that_fails_before_content_goes_to_the_next_candidate(script):
-    async with (
-        upstream(script) as bad,
-        upstream((*stream("good"), KEEP)) as good,
-        gateway(bad.url, good.url, **QUICK) as gw,
-    ):
-        found = await ask(gw, streamed=True)
-        assert found.content.endswith(DONE)
-        assert b"good" in found.content
-        assert b"boom" not in found.content
         assert gw.in_flight.counts == {}
 
 
@@ -214,50 +160,21 @@ async def test_a_connect_that_hangs_is_502_in_time():
 BEGUN = (STREAM_HEAD, chunk(delta("hel")))
 CUT = {
     "reset": (*BEGUN, RESET),
-    "reset inside an event": (*BEGUN, chunk(b'data: {"cho'), RESET),
-    "closed": (*BEGUN, CLOSE),
     "hang": (*BEGUN, HANG),
     "a clean end without a finish": (*BEGUN, LAST_CHUNK, KEEP),
     "an error event": (*BEGUN, chunk(event(BOOM)), chunk(DONE), LAST_CHUNK, KEEP),
-    "a bare error": (*BEGUN, chunk(event({"error": "boom"})), LAST_CHUNK, KEEP),
-    "an event of 11 MB": (*BEGUN, chunk(b"data: " + b"x" * (11 * 2**20)), HANG),
 }
 
 
 @pytest.mark.parametrize("script", CUT.values(), ids=CUT)
-async def test_a_stream_that_breaks_ends_in_an_error_event_and_never_cleanly(script):
-    async with upstream(script) as bad, gateway(bad.url, **QUICK) as gw:
-        found = await ask(gw, streamed=True)
-        events = found.content.split(b"\n\n")
-        assert events[0] + b"\n\n" == delta("hel")
-        assert events[1].startswith(b'data: {"error":{"message":')
-        assert events[2:] == [b""]
-        assert len(bad.seen) == 1
-        assert gw.in_flight.counts == {}
+async def test_a_stream_that_breaks_is_an_error_to_openais_own_client(script):
+    async with upstream(script) as bad, gateway(bad.url, idle_timeout_s=0.3) as gw:
         async with openai.AsyncOpenAI(base_url=gw.url + "/v1", api_key="k", max_retries=0) as ai:
             chunks = await ai.chat.completions.create(**ASK, stream=True)
+            assert (await anext(chunks)).choices[0].delta.content == "hel"
             with pytest.raises(openai.APIError):
                 [each async for each in chunks]
-
-
-COMPLETE = {
-    "without [DONE]": stream("hel", "lo", done=False),
-    "without [DONE], closed": (*stream("hel", "lo", done=False, end=None), CLOSE),
-    "without [DONE], hanging": (*stream("hel", "lo", done=False, end=None), HANG),
-    "without an empty line": (*BEGUN, chunk(delta(finish="stop").rstrip()), LAST_CHUNK, KEEP),
-    "[DONE] without a finish": stream("hel", finish=None),
-    "words after [DONE]": (*BEGUN, chunk(DONE + delta("more")), LAST_CHUNK, KEEP),
-}
-
-
-@pytest.mark.parametrize("script", COMPLETE.values(), ids=COMPLETE)
-async def test_a_complete_stream_ends_with_done_exactly_once(script):
-    async with upstream((*script, KEEP)) as up, gateway(up.url) as gw:
-        found = await ask(gw, streamed=True)
-        assert found.content.endswith(b"\n\n" + DONE)
-        assert found.content.count(b"[DONE]") == 1
-        assert b"error" not in found.content
-        assert b"more" not in found.content
+        assert len(bad.seen) == 1
 
 
 USAGE = event({"id": "c1", "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}})

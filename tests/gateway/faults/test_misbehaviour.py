@@ -72,8 +72,11 @@ async def test_alone_it_is_an_error_that_says_so_and_the_next_request_succeeds(c
         elif case.alone == CUT:
             assert found.status_code == 200
             assert b"[DONE]" not in found.content
-            last = json.loads(found.content.split(b"\n\n")[-2].removeprefix(b"data: "))
-            assert last["error"].keys() == SHAPE
+            *_, last, after = found.content.split(b"\n\n")
+            assert after == b""
+            assert json.loads(last.removeprefix(b"data: "))["error"].keys() == SHAPE
+            assert found.content.count(b'data: {"error":') == 1
+            assert len(up.seen) == 1
         else:
             assert found.status_code == case.alone
             assert found.json()["error"].keys() == SHAPE
