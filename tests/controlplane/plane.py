@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import grpc
+import pytest
 
 from controlplane import events as ev
 from controlplane.cluster import ClusterState
@@ -17,7 +19,7 @@ from controlplane.loop import ControlLoop
 from controlplane.node_sessions import NodeSessions
 from controlplane.watch import RoutingWatch
 from geniehive import codec
-from geniehive.clock import Clock, SystemClock
+from geniehive.clock import Clock, ManualClock, SystemClock
 from geniehive.errors import StoreError
 from geniehive.resources import AuditEntry, Host, Service
 from geniehive.v1 import node_service_pb2 as node_pb
@@ -93,11 +95,14 @@ async def running_loop(
     state = ClusterState(terms or LeaseTerms(), epoch, store.registry(), now)
     loop = ControlLoop(state, store, clock)
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(loop.run())
-        try:
-            yield loop
-        finally:
-            loop.close()
+        with pytest.MonkeyPatch.context() as patch:
+            if isinstance(clock, ManualClock):  # the machine's own pauses do not count: its time is not the test's
+                patch.setattr("controlplane.loop.PAUSE_S", math.inf)
+            tasks.create_task(loop.run())
+            try:
+                yield loop
+            finally:
+                loop.close()
 
 
 @asynccontextmanager

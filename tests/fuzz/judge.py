@@ -11,7 +11,7 @@ import re
 import socket
 from dataclasses import dataclass, field
 
-PATIENCE_S = 15.0
+PATIENCE_S = 40.0
 """After which silence is a hang; slow headers are closed after 10 s."""
 _SOON_S = 0.05
 _QUIET_S = 0.3

@@ -93,7 +93,7 @@ BEFORE = {
     "502": Case(_whole(502, BOOM)),
     "503": Case(_whole(503, {"error": "server busy"}), 503),
     "504": Case(_whole(504), 504),
-    "429": Case(_whole(429, BOOM, retry_after="7"), 429, rests=True),
+    "429": Case(_whole(429, BOOM, retry_after="60"), 429, rests=True),
     "200 with an error of the server": Case(_whole(200, BOOM)),
     "200 with an error of the request": Case(_whole(200, {"error": {"message": "no", "code": 400}}), 400, passed=True),
     **{

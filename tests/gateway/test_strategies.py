@@ -73,7 +73,7 @@ async def test_a_conversation_goes_back_to_the_service_that_has_its_beginning_wa
 async def test_of_two_engines_the_faster_gets_more_work(strategy):
     async with (
         upstream(told(0.005)) as fast,
-        upstream(told(0.2)) as slow,
+        upstream(told(0.5)) as slow,
         gateway(fast.url, slow.url, strategy=strategy) as gw,
         httpx.AsyncClient(timeout=10) as http,
     ):

@@ -19,7 +19,7 @@ from geniehive.resources import Host, HostObserved, Service
 from geniehive.v1 import node_service_pb2 as pb
 from geniehive.v1 import node_service_pb2_grpc
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 COMMAND = (sys.executable, "-m", "geniehive.cli")
 
 
@@ -82,7 +82,7 @@ def daemon(*arguments, **environ):
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             try:
-                process.wait(10)
+                process.wait(PATIENCE_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(PATIENCE_S)

@@ -35,7 +35,7 @@ from tests.ports import free_port
 @asynccontextmanager
 async def relay(**options):
     """An Upstream; when it ends no connection of it is left, and no task but this one."""
-    async with Upstream(connect_timeout_s=options.pop("connect_timeout_s", 1), **options) as one:
+    async with Upstream(connect_timeout_s=options.pop("connect_timeout_s", 20), **options) as one:
         yield one
         pool = one._pool
     assert pool.open == 0
