@@ -11,7 +11,11 @@ from tests.tools import ROOT
 
 
 def test_a_port_is_given_once_here_and_to_no_other_process_that_lives() -> None:
-    code = "import sys; from tests.ports import free_ports; print(*free_ports(60), flush=True); sys.stdin.read()"
+    code = (
+        "import random, sys; from tests.ports import free_ports\n"
+        "random.shuffle = lambda blocks: None  # both want the same ones\n"
+        "print(*free_ports(60), flush=True); sys.stdin.read()"
+    )
     others = [
         subprocess.Popen(
             [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
