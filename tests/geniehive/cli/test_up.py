@@ -71,7 +71,7 @@ def up(state_dir, *arguments, **environ):
         if process.poll() is None:
             process.terminate()
             try:
-                process.wait(20)
+                process.wait(PATIENCE_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(PATIENCE_S)
@@ -107,11 +107,9 @@ def test_up_answers_curl_and_the_sdk_and_ends_at_ctrl_c(tmp_path):
 
         family = running.family()
         assert len(family) >= 4  # control, gateway, node, engine
-        begun = time.monotonic()
         running.process.send_signal(signal.SIGINT)
         assert running.process.wait(PATIENCE_S) == 0
-        assert time.monotonic() - begun < PATIENCE_S
-        assert gone(family, 5)
+        assert gone(family, PATIENCE_S)
 
 
 def test_kill_9_leaves_no_orphan(tmp_path):
