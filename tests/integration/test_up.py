@@ -72,7 +72,7 @@ class Up:
                 pytest.fail(f"up ended with {self.process.returncode}\n{self.said()}\n{self.logs()}")
             return _LAST_LINE in self.said()
 
-        eventually(up, within=90, logs=lambda: self.said() + self.logs())
+        eventually(up, within=180, logs=lambda: self.said() + self.logs())
         return self.said()
 
     def logs(self) -> str:
