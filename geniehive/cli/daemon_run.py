@@ -51,9 +51,9 @@ def gateway(start: Start) -> None:
     reload = asyncio.Event() if loaded.gateway.tls_cert_file else None
 
     async def live(stop: asyncio.Event, ready: Ready) -> None:
-        from gateway import app
+        from gateway.run import run
 
-        await app.run(loaded, stop=stop, ready=ready, reload=reload)
+        await run(loaded, stop=stop, ready=ready, reload=reload)
 
     serve(start, live, reload=reload)
 

@@ -15,7 +15,7 @@ import msgspec
 import psutil
 import pytest
 
-from gateway.app import run
+from gateway.run import run
 from geniehive.config import Config, GatewayConfig
 from geniehive.errors import ConfigError
 from tests.gateway.harness import until

@@ -13,8 +13,8 @@ import httpx
 import msgspec
 import pytest
 
-from gateway.app import run
 from gateway.receipts import Page, Query
+from gateway.run import run
 from gateway.siblings import Siblings
 from geniehive import codec
 from geniehive.config import Config, GatewayConfig

@@ -1,0 +1,26 @@
+"""The gateway as a process: one worker in it, or several as its children on one port (`gateway.workers`)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from gateway.listen import bind
+from gateway.workers import run_workers
+from geniehive.config import Config
+
+
+async def run(
+    config: Config, *, stop: asyncio.Event, ready: Callable[[str], None], reload: asyncio.Event | None = None
+) -> None:
+    """Serve until `stop` is set; `ready` gets the URL. Raises ConfigError where the port cannot be had.
+
+    Setting `reload` has the certificate of HTTPS read again at once; it is anyway when its file changes.
+    """
+    if config.gateway.workers > 1:
+        await run_workers(config, stop=stop, ready=ready)
+        return
+    sock = bind(config, shared=False)
+    from gateway.app import serve  # noqa: PLC0415 - 30 MB that the parent of workers, which serves nobody, needs not
+
+    await serve(config, sock, stop=stop, ready=ready, reload=reload)
