@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from gateway.listen import bind
+from gateway.tuning import allow_files, too_few
 from gateway.workers import run_workers
 from geniehive.config import Config
+
+_log = logging.getLogger(__name__)
 
 
 async def run(
@@ -17,6 +21,8 @@ async def run(
 
     Setting `reload` has the certificate of HTTPS read again at once; it is anyway when its file changes.
     """
+    if warning := too_few(allow_files(), config.gateway.max_connections):  # here, since workers inherit it
+        _log.warning("%s", warning)
     if config.gateway.workers > 1:
         await run_workers(config, stop=stop, ready=ready)
         return

@@ -1,0 +1,60 @@
+"""What a gateway asks of the system: open files above all."""
+
+import logging
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from gateway import run, tuning
+from geniehive.config import Config, GatewayConfig
+
+
+@pytest.mark.parametrize("limits", ["(256, 512)", "(512, 512)"])
+def test_the_limit_of_open_files_is_raised_as_far_as_the_system_lets_it(limits):
+    code = (
+        "import resource, gateway.tuning\n"
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, {limits})\n"
+        "print(gateway.tuning.allow_files(), resource.getrlimit(resource.RLIMIT_NOFILE))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == "512 (512, 512)"
+
+
+def test_a_system_that_calls_its_limit_none_gives_what_it_takes(monkeypatch):
+    now = [256, resource.RLIM_INFINITY]
+
+    def only_so_many(_what, limits):
+        if limits[0] == resource.RLIM_INFINITY or limits[0] > 12_288:
+            raise ValueError("not that many")
+        now[:] = limits
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _what: tuple(now))
+    monkeypatch.setattr(resource, "setrlimit", only_so_many)
+    assert tuning.allow_files() == 10_240
+
+
+def test_files_for_two_sockets_of_each_connection_are_enough():
+    assert tuning.too_few(2 * 1000 + tuning.OWN_FILES, 1000) is None
+    assert tuning.too_few(None, 10**9) is None
+
+
+def test_too_few_files_are_told_with_the_fix():
+    said = tuning.too_few(2100, 10_000)
+    assert "2100 open files, enough for 1000 requests at once" in said
+    assert "LimitNOFILE=" in said
+    assert f"allow {20_000 + tuning.OWN_FILES}" in said
+    assert "set gateway.max_connections to 1000" in said
+
+
+@pytest.mark.parametrize(("files", "lines"), [(1000, 1), (10**6, 0)])
+async def test_the_gateway_says_at_its_start_that_files_are_too_few(monkeypatch, caplog, files, lines):
+    async def serve_none(*_args, **_more):
+        return
+
+    monkeypatch.setattr(run, "allow_files", lambda: files)
+    monkeypatch.setattr(run, "run_workers", serve_none)
+    with caplog.at_level(logging.WARNING):
+        await run.run(Config(gateway=GatewayConfig(workers=2)), stop=None, ready=None)
+    assert len([each for each in caplog.records if "open files" in each.message]) == lines
