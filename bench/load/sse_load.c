@@ -45,7 +45,7 @@ static char request[4096], first_failure[256];
 static size_t request_len;
 static char buffer[CARRY + BUFFER];
 static uint32_t *buckets;
-static uint64_t window_from, window_to, late_max;
+static uint64_t window_from, window_to, ending, late_max;
 static long in_window, total, answered_count, open_count, done_count, failed_count, per_stream;
 
 static uint64_t now_ns(void) {
@@ -159,13 +159,13 @@ static void begin_window(uint64_t now) {
     open_count = answered_count;
     window_from = now + (uint64_t)(settle * 1e9);
     window_to = window_from + (uint64_t)(seconds * 1e9);
+    ending = window_from + (uint64_t)((double)per_stream / rate * 1e9); /* of the last one to be answered */
 }
 
 static void run(struct stream *streams) {
     struct epoll_event events[MAX_EVENTS];
     uint64_t began = now_ns(), now = began, latest = began + (uint64_t)((ramp + opening) * 1e9);
     uint64_t rest = (uint64_t)((opening + settle + patience) * 1e9);
-    uint64_t ending = began + (uint64_t)((ramp + (double)per_stream / rate + settle) * 1e9);
     long opened = 0;
     while (done_count + failed_count < streams_wanted && (!window_from || now < window_to + rest || now < ending)) {
         double share = ramp > 0 ? (double)(now - began) / (ramp * 1e9) : 1;
