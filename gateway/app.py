@@ -52,7 +52,7 @@ from gateway.routes import Desks, route_table
 from gateway.routing_watch import RoutingWatch
 from gateway.server.server import Server, Spawn
 from gateway.siblings import Siblings
-from gateway.tuning import tune
+from gateway.tuning import affordable, open_files, tune
 from gateway.upstream import Upstream
 from gateway.view import RoutingView
 from geniehive.config import Config
@@ -134,7 +134,7 @@ async def _listen(
         refusal_of,
         spawn,
         header_timeout_s=limits.header_timeout_s,
-        max_connections=limits.max_connections,
+        max_connections=affordable(limits.max_connections, open_files()),
     )
     # libuv accepts one connection a round of its loop and socket; with a thousand streams a round takes tens of
     # milliseconds, and who comes new would wait for seconds. So the same socket is listened to several times.

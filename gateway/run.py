@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 
 from gateway.listen import bind
-from gateway.tuning import allow_files, too_few
+from gateway.tuning import allow_files, open_files, too_few
 from gateway.workers import run_workers
 from geniehive.config import Config
 
@@ -21,7 +21,8 @@ async def run(
 
     Setting `reload` has the certificate of HTTPS read again at once; it is anyway when its file changes.
     """
-    if warning := too_few(allow_files(), config.gateway.max_connections):  # here, since workers inherit it
+    allow_files()  # here, since workers inherit it
+    if warning := too_few(config.gateway.max_connections, open_files()):
         _log.warning("%s", warning)
     if config.gateway.workers > 1:
         await run_workers(config, stop=stop, ready=ready)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import math
 import sys
 from contextlib import suppress
 
@@ -43,32 +44,44 @@ def keep_memory() -> None:
         mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES // 2)
 
 
-def allow_files() -> int | None:
+def allow_files() -> None:
     """Raise the limit of open files as far as the system lets this process, and those that it starts.
 
-    Shells and init systems give 1,024, for programs of another age. What it got; None where there is no telling.
+    Shells and init systems give 1,024, for programs of another age.
     """
-    try:
+    with suppress(ImportError):
         import resource  # noqa: PLC0415 - not there on every platform
-    except ImportError:
-        return None
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    for files in (hard, *_NO_LIMIT):
-        with suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
-            break
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return None if soft == resource.RLIM_INFINITY else soft
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        for files in (hard, *_NO_LIMIT):
+            with suppress(ValueError, OSError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+                break
 
 
-def too_few(files: int | None, max_connections: int) -> str | None:
+def open_files() -> float:
+    """How many files this process may have open; infinity where there is no telling."""
+    with suppress(ImportError):
+        import resource  # noqa: PLC0415 - not there on every platform
+
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != resource.RLIM_INFINITY:
+            return soft
+    return math.inf
+
+
+def affordable(max_connections: int, files: float) -> int:
+    """How many clients may be connected, so that there is a socket to an engine for each of them."""
+    return int(max(1, min(max_connections, (files - OWN_FILES) // 2)))
+
+
+def too_few(max_connections: int, files: float) -> str | None:
     """What to tell an operator whose limit of open files is below what a full worker needs; None if it is enough."""
-    needed = 2 * max_connections + OWN_FILES  # a client's socket and an engine's
-    if files is None or files >= needed:
+    fewer = affordable(max_connections, files)
+    if fewer == max_connections:
         return None
-    served = max(0, files - OWN_FILES) // 2
     return (
-        f"this system allows {files} open files, enough for {served} requests at once in each worker; "
-        f"gateway.max_connections is {max_connections}: allow {needed} (LimitNOFILE= in the systemd unit, ulimit -Hn), "
-        f"or set gateway.max_connections to {max(1, served)}"
+        f"this system allows {files:.0f} open files, so each worker lets {fewer} clients connect and not "
+        f"{max_connections}: allow {2 * max_connections + OWN_FILES} (LimitNOFILE= in the systemd unit, ulimit -Hn), "
+        f"or set gateway.max_connections to {fewer}"
     )

@@ -1,6 +1,7 @@
 """What a gateway asks of the system: open files above all."""
 
 import logging
+import math
 import resource
 import subprocess
 import sys
@@ -16,7 +17,8 @@ def test_the_limit_of_open_files_is_raised_as_far_as_the_system_lets_it(limits):
     code = (
         "import resource, gateway.tuning\n"
         f"resource.setrlimit(resource.RLIMIT_NOFILE, {limits})\n"
-        "print(gateway.tuning.allow_files(), resource.getrlimit(resource.RLIMIT_NOFILE))"
+        "gateway.tuning.allow_files()\n"
+        "print(gateway.tuning.open_files(), resource.getrlimit(resource.RLIMIT_NOFILE))"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.strip() == "512 (512, 512)"
@@ -32,20 +34,26 @@ def test_a_system_that_calls_its_limit_none_gives_what_it_takes(monkeypatch):
 
     monkeypatch.setattr(resource, "getrlimit", lambda _what: tuple(now))
     monkeypatch.setattr(resource, "setrlimit", only_so_many)
-    assert tuning.allow_files() == 10_240
+    tuning.allow_files()
+    assert tuning.open_files() == 10_240
 
 
-def test_files_for_two_sockets_of_each_connection_are_enough():
-    assert tuning.too_few(2 * 1000 + tuning.OWN_FILES, 1000) is None
-    assert tuning.too_few(None, 10**9) is None
+def test_two_sockets_for_each_connection_are_enough():
+    assert tuning.too_few(1000, 2 * 1000 + tuning.OWN_FILES) is None
+    assert tuning.too_few(10**9, math.inf) is None
+    assert tuning.affordable(1000, math.inf) == 1000
 
 
 def test_too_few_files_are_told_with_the_fix():
-    said = tuning.too_few(2100, 10_000)
-    assert "2100 open files, enough for 1000 requests at once" in said
+    said = tuning.too_few(10_000, 2000 + tuning.OWN_FILES)
+    assert "each worker lets 1000 clients connect and not 10000" in said
     assert "LimitNOFILE=" in said
     assert f"allow {20_000 + tuning.OWN_FILES}" in said
     assert "set gateway.max_connections to 1000" in said
+
+
+def test_there_is_always_one_who_may_connect():
+    assert tuning.affordable(10, 20) == 1
 
 
 @pytest.mark.parametrize(("files", "lines"), [(1000, 1), (10**6, 0)])
@@ -53,7 +61,7 @@ async def test_the_gateway_says_at_its_start_that_files_are_too_few(monkeypatch,
     async def serve_none(*_args, **_more):
         return
 
-    monkeypatch.setattr(run, "allow_files", lambda: files)
+    monkeypatch.setattr(run, "open_files", lambda: files)
     monkeypatch.setattr(run, "run_workers", serve_none)
     with caplog.at_level(logging.WARNING):
         await run.run(Config(gateway=GatewayConfig(workers=2)), stop=None, ready=None)
