@@ -1,7 +1,7 @@
 """What handlers answer with. The names and arguments are those of `aiohttp.web`, which is not loaded for them.
 
 The gateway has its own server and its own connections to engines, so all that it would take from aiohttp are these
-two classes; the package with its client is 13 MB of every worker, and its classes are slow to tell apart.
+two classes; the package with its client is 10 MB of every worker, and its classes are slow to tell apart.
 `gateway.answers` has what is written on the hot path, and brings a `Response` into that shape.
 """
 
