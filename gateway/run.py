@@ -22,12 +22,16 @@ async def run(
     Setting `reload` has the certificate of HTTPS read again at once; it is anyway when its file changes.
     """
     allow_files()  # here, since workers inherit it
-    if warning := too_few(config.gateway.max_connections, open_files()):
-        _log.warning("%s", warning)
+
+    def serving(url: str) -> None:
+        ready(url)
+        if warning := too_few(config.gateway.max_connections, open_files()):
+            _log.warning("%s", warning)
+
     if config.gateway.workers > 1:
-        await run_workers(config, stop=stop, ready=ready)
+        await run_workers(config, stop=stop, ready=serving)
         return
     sock = bind(config, shared=False)
     from gateway.app import serve  # noqa: PLC0415 - 30 MB that the parent of workers, which serves nobody, needs not
 
-    await serve(config, sock, stop=stop, ready=ready, reload=reload)
+    await serve(config, sock, stop=stop, ready=serving, reload=reload)

@@ -58,11 +58,12 @@ def test_there_is_always_one_who_may_connect():
 
 @pytest.mark.parametrize(("files", "lines"), [(1000, 1), (10**6, 0)])
 async def test_the_gateway_says_at_its_start_that_files_are_too_few(monkeypatch, caplog, files, lines):
-    async def serve_none(*_args, **_more):
-        return
+    async def served(_config, *, stop, ready):
+        ready("http://127.0.0.1:1")
 
     monkeypatch.setattr(run, "open_files", lambda: files)
-    monkeypatch.setattr(run, "run_workers", serve_none)
+    monkeypatch.setattr(run, "run_workers", served)
+    told = []
     with caplog.at_level(logging.WARNING):
-        await run.run(Config(gateway=GatewayConfig(workers=2)), stop=None, ready=None)
+        await run.run(Config(gateway=GatewayConfig(workers=2)), stop=None, ready=told.append)
     assert len([each for each in caplog.records if "open files" in each.message]) == lines
