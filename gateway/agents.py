@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
 import msgspec
-from aiohttp import web
 
+from gateway import web
 from gateway.answers import Whole
 from gateway.anthropic_errors import MESSAGES, VERSION_HEADER
 from gateway.attempts import Attempts, Plan

@@ -1,8 +1,7 @@
 """Answers that write themselves: one piece for a whole one, straight to the transport for a stream.
 
-`Whole` and `Stream` are what engines' answers need. Handlers that are asked once in a while may make aiohttp's
-`web.Response`; `whole` makes it one of ours. Ours are StreamResponses for whoever passes them on, and take nothing
-over from them but the name.
+`Whole` and `Stream` are what engines' answers need. Handlers that are asked once in a while may make a
+`web.Response`; `whole` makes it one of these.
 """
 
 from __future__ import annotations
@@ -13,8 +12,7 @@ from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 
-from aiohttp import web
-
+from gateway import web
 from gateway.server.connection import Connection
 from gateway.server.request import Request
 from geniehive.errors import GenieHiveError
@@ -38,9 +36,7 @@ class Answer(web.StreamResponse):
 class Whole(Answer):
     """An answer whose body is at hand. `head` are more headers, names in lower case."""
 
-    def __init__(  # not aiohttp's: it prepares what is not used
-        self, status: int, body: bytes, content_type: str, head: dict[str, str] | None = None
-    ) -> None:
+    def __init__(self, status: int, body: bytes, content_type: str, head: dict[str, str] | None = None) -> None:
         self.status = status
         self.content = body
         self.kind = content_type
@@ -79,17 +75,13 @@ class Whole(Answer):
 
 
 def whole(response: web.StreamResponse) -> Whole:
-    """One of ours for what a handler made. Raises TypeError if that is not a response whose body is bytes."""
-    if type(response) is Whole:  # isinstance() is slow with classes of aiohttp
+    """One of ours for what a handler made. Raises TypeError if that is a stream."""
+    if type(response) is Whole:
         return response
     if not isinstance(response, web.Response):
         raise TypeError("an answer is a Whole, a Stream, or a web.Response")
-    body = b"" if response.body is None else response.body
-    if not isinstance(body, bytes | bytearray):
-        raise TypeError("an answer's body is bytes")
-    head = {name.lower(): value for name, value in response.headers.items()}
-    head.pop("content-length", None)
-    return Whole(response.status, bytes(body), head.pop("content-type", "application/octet-stream"), head)
+    head = dict(response.headers)
+    return Whole(response.status, response.body, head.pop("content-type"), head)
 
 
 class Stream(Answer):

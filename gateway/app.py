@@ -1,8 +1,7 @@
-"""Wires the gateway: what it knows of the cluster, whom it may ask, and the server in front.
+"""Wires one worker: what it knows of the cluster, whom it may ask, and the server in front.
 
-`run` is one worker in this process, or several as children on one port (`gateway.workers`). When told
-to stop, a worker is not ready any more, refuses new work, lets what runs finish up to a deadline, ends
-the rest with an error, and goes.
+When told to stop, a worker is not ready any more, refuses new work, lets what runs finish up to a deadline, ends the
+rest with an error, and goes.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from gateway.http import refusal_of
 from gateway.https import HANDSHAKE_S, Https
 from gateway.inflight import InFlight
 from gateway.key_watch import KeyWatch
-from gateway.listen import bind, url_of
+from gateway.listen import url_of
 from gateway.loading import Loading
 from gateway.meter import MetricsMeter
 from gateway.metrics import Metrics
@@ -53,10 +52,9 @@ from gateway.routes import Desks, route_table
 from gateway.routing_watch import RoutingWatch
 from gateway.server.server import Server, Spawn
 from gateway.siblings import Siblings
-from gateway.tuning import tune
+from gateway.tuning import affordable, open_files, tune
 from gateway.upstream import Upstream
 from gateway.view import RoutingView
-from gateway.workers import run_workers
 from geniehive.config import Config
 from geniehive.credentials import source_for
 from geniehive.identity import Kind
@@ -68,19 +66,6 @@ _ACCEPTED_AT_ONCE = 16  # connections a round of the loop
 _LAST_GRACE_S = 1.0  # for connections to close once nothing runs on them
 
 
-async def run(
-    config: Config, *, stop: asyncio.Event, ready: Callable[[str], None], reload: asyncio.Event | None = None
-) -> None:
-    """Serve until `stop` is set; `ready` gets the URL. Raises ConfigError where the port cannot be had.
-
-    Setting `reload` has the certificate of HTTPS read again at once; it is anyway when its file changes.
-    """
-    if config.gateway.workers > 1:
-        await run_workers(config, stop=stop, ready=ready)
-    else:
-        await serve(config, bind(config, shared=False), stop=stop, ready=ready, reload=reload)
-
-
 async def serve(
     config: Config,
     sock: socket.socket,
@@ -90,7 +75,10 @@ async def serve(
     siblings: Siblings | None = None,
     reload: asyncio.Event | None = None,
 ) -> None:
-    """One worker on a bound socket: its watch of the cluster, its upstream connections, its server."""
+    """One worker on a bound socket: its watch of the cluster, its upstream connections, its server.
+
+    Setting `reload` has the certificate of HTTPS read again at once; it is anyway when its file changes.
+    """
     requests = RequestViews(Receipts(config.gateway.receipts), siblings or Siblings())
     view = RoutingView(config.routing.default_strategy, config.routing.scored)
     in_flight = InFlight(time.monotonic)
@@ -146,7 +134,7 @@ async def _listen(
         refusal_of,
         spawn,
         header_timeout_s=limits.header_timeout_s,
-        max_connections=limits.max_connections,
+        max_connections=affordable(limits.max_connections, open_files()),
     )
     # libuv accepts one connection a round of its loop and socket; with a thousand streams a round takes tens of
     # milliseconds, and who comes new would wait for seconds. So the same socket is listened to several times.

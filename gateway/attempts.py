@@ -13,8 +13,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from aiohttp import web
-
+from gateway import web
 from gateway.admission import Admission, Place
 from gateway.attempt import Attempt, InFlight
 from gateway.circuit import Circuits

@@ -13,8 +13,8 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 import msgspec
-from aiohttp import web
 
+from gateway import web
 from gateway.auth import presented
 from gateway.cluster_bodies import named, parse_match, shown
 from gateway.cluster_orders import ClusterOrders

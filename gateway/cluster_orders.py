@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import grpc.aio
 import msgspec
-from aiohttp import web
 
+from gateway import web
 from gateway.auth import presented
 from gateway.control_errors import refused
 from gateway.exchange import Exchange

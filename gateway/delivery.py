@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from aiohttp import web
-
+from gateway import web
 from gateway.answers import Stream, Whole
 from gateway.errors import NO_STREAMS
 from gateway.exchange import Exchange

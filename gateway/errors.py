@@ -11,8 +11,8 @@ import math
 from typing import Any
 
 import msgspec
-from aiohttp import web
 
+from gateway import web
 from geniehive.errors import GenieHiveError, UpstreamError, Wire, wire_of
 
 JSON = "application/json"

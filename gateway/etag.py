@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 
 import msgspec
-from aiohttp import hdrs, web
 
+from gateway import web
 from gateway.exchange import Exchange
 
 _HELD = "private, no-cache"  # it may be kept, and must be asked for again: what is busy changes
@@ -17,7 +17,7 @@ def tagged(exchange: Exchange, value: object) -> web.Response:
     body = msgspec.json.encode(value)
     tag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
     headers = {"etag": tag, "cache-control": _HELD}
-    if matches(exchange.request.headers.get(hdrs.IF_NONE_MATCH, ""), tag):
+    if matches(exchange.request.headers.get("if-none-match", ""), tag):
         return web.Response(status=304, headers=headers)
     return web.Response(body=body, content_type="application/json", headers=headers)
 

@@ -6,8 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from aiohttp import web
-
+from gateway import web
 from gateway.answers import whole
 from gateway.errors import error_response
 from gateway.exchange import Exchange, RequestIds

@@ -12,8 +12,7 @@ from collections.abc import Awaitable, Collection, Mapping
 from time import monotonic
 from typing import Protocol
 
-from aiohttp import web
-
+from gateway import web
 from gateway.answers import Stream, whole
 from gateway.anthropic_errors import reshape, speaks_anthropic
 from gateway.errors import error_response
@@ -88,7 +87,7 @@ class Front:
                 exchange.failure = "the gateway failed; its log has the reason under this request's id"
                 answer = error_response(error)
             keep = request.keep_alive and not self.draining
-            if type(answer) is Stream:  # isinstance() is slow with classes of aiohttp
+            if type(answer) is Stream:
                 keep = keep and not answer.last
                 if answer is not exchange.response:
                     raise TypeError("a stream that its exchange knows nothing of")

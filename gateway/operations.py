@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import msgspec
-from aiohttp import web
 
+from gateway import web
 from gateway.exchange import Exchange
 from gateway.metrics import CONTENT_TYPE, Metrics
 from gateway.middleware import Front, shutting_down

@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from aiohttp import web
-
 from gateway.answers import Stream
 from gateway.errors import error_body, passed_on
 from gateway.exchange import Exchange
@@ -67,10 +65,10 @@ def _may_go_on(scanner: SseScanner) -> bool:
     return not scanner.too_long and (scanner.error is None or judge_event({}, scanner.error).retry)
 
 
-async def end_with(response: web.StreamResponse, failure: GenieHiveError, said: bytes | None = None) -> None:
+async def end_with(response: Stream, failure: GenieHiveError, said: bytes | None = None) -> None:
     """End a stream with an error event; `said` is what the engine itself reported."""
     body = error_body(failure) if said is None else passed_on(502, said)
-    ending = response.ending if isinstance(response, Stream) else None
+    ending = response.ending
     await response.write(b"data: " + body + b"\n\n" if ending is None else ending(failure, body))
     await response.write_eof()
 

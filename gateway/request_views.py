@@ -9,8 +9,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 import msgspec
-from aiohttp import web
 
+from gateway import web
 from gateway.auth import EVERYBODYS, Principal
 from gateway.exchange import Exchange
 from gateway.receipts import Page, Query, Receipts, is_status

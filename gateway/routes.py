@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from aiohttp import web
-
+from gateway import web
 from gateway.agents import Agents
 from gateway.auth import ADMIN, CALLER, INFERENCE, OPERATOR, PUBLIC, READ
 from gateway.cluster import ClusterViews

@@ -85,7 +85,7 @@ class RoutingWatch:
         now = asyncio.get_running_loop().time()
         if error.code() is grpc.StatusCode.UNAVAILABLE and not self._view.connected and now >= self._probe_at:
             self._probe_at = now + _PROBE_EVERY_S
-            from geniehive import tls_trouble  # noqa: PLC0415 - loads cryptography, for TLS alone
+            from geniehive import tls_trouble  # noqa: PLC0415 - for trouble alone: it brings what reads configs
 
             where = self._addresses[0]
             if credentials is not None:

@@ -136,7 +136,7 @@ class GatewayConfig(Section, frozen=True, kw_only=True):
     max_resumptions: Annotated[int, Meta(ge=0)] = 3
     """Attempts to go on with one stream that was cut; 0 is none."""
     max_connections: Count = 10_000
-    """Clients that may be connected to each worker; more are answered 503."""
+    """Clients that may be connected to each worker; more are answered 503. Never more than half its open files."""
     connect_timeout_s: Seconds = 5
     """For a connection to an engine."""
     first_byte_timeout_s: Seconds = 300

@@ -13,12 +13,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from geniehive.config_check import parse_address
 from geniehive.errors import ConfigError
 from geniehive.identity import CONTROL_NAME
-from geniehive.tls import Credentials
+
+if TYPE_CHECKING:
+    from geniehive.tls import Credentials  # loads cryptography, which asking a plain control plane needs not
 
 TIMEOUT_S: Final = 3.0
 _EXPIRED: Final = 10  # X509_V_ERR_CERT_HAS_EXPIRED

@@ -215,7 +215,7 @@ class Session:
         if ending.welcomed_s is not None:
             return ""
         if ending.code is grpc.StatusCode.UNAVAILABLE:
-            from geniehive import tls_trouble  # noqa: PLC0415 - loads cryptography, for TLS alone
+            from geniehive import tls_trouble  # noqa: PLC0415 - for trouble alone: it brings what reads configs
 
             if credentials is None:
                 wants = await asyncio.to_thread(tls_trouble.wants_tls, address)

@@ -4,7 +4,8 @@
  * of the same machine). Streams are opened one by one over --ramp seconds, so that they do not beat
  * in step. What is measured lies within --seconds, after the last one was answered (or after --opening
  * more seconds: a proxy at its end hardly takes new ones) and --settle has passed. Then the streams run
- * to their end, for which they have --patience, and what never came is counted.
+ * to their end, for which they have --patience, and what never came is counted. Slow streams, whose last ones
+ * are open for longer than that, have as long as they are made for.
  *
  * usage: sse_load --port P --streams N --rate R --seconds S [--ramp S] [--opening S] [--settle S]
  *                 [--patience S] [--key K] [--model M] [--path P]
@@ -44,7 +45,7 @@ static char request[4096], first_failure[256];
 static size_t request_len;
 static char buffer[CARRY + BUFFER];
 static uint32_t *buckets;
-static uint64_t window_from, window_to, late_max;
+static uint64_t window_from, window_to, ending, late_max;
 static long in_window, total, answered_count, open_count, done_count, failed_count, per_stream;
 
 static uint64_t now_ns(void) {
@@ -158,6 +159,7 @@ static void begin_window(uint64_t now) {
     open_count = answered_count;
     window_from = now + (uint64_t)(settle * 1e9);
     window_to = window_from + (uint64_t)(seconds * 1e9);
+    ending = window_from + (uint64_t)((double)per_stream / rate * 1e9); /* of the last one to be answered */
 }
 
 static void run(struct stream *streams) {
@@ -165,7 +167,7 @@ static void run(struct stream *streams) {
     uint64_t began = now_ns(), now = began, latest = began + (uint64_t)((ramp + opening) * 1e9);
     uint64_t rest = (uint64_t)((opening + settle + patience) * 1e9);
     long opened = 0;
-    while (done_count + failed_count < streams_wanted && (!window_from || now < window_to + rest)) {
+    while (done_count + failed_count < streams_wanted && (!window_from || now < window_to + rest || now < ending)) {
         double share = ramp > 0 ? (double)(now - began) / (ramp * 1e9) : 1;
         long due = share >= 1 ? streams_wanted : (long)(share * (double)streams_wanted);
         for (int burst = 0; opened < due && burst < 32; opened++, burst++) open_stream(&streams[opened]);

@@ -13,8 +13,8 @@ from functools import partial
 from typing import Final
 
 import msgspec
-from aiohttp import web
 
+from gateway import web
 from gateway.attempts import Attempts
 from gateway.auth import CALLER, INFERENCE
 from gateway.errors import JSON, error_headers, message_in
@@ -225,7 +225,7 @@ def _in_ollamas_words(handler: Callable[[Exchange], Awaitable[web.StreamResponse
             exchange.failed(error)
             headers = error_headers(error, attempts=exchange.attempts)
             return web.Response(status=wire_of(error).status, body=_said(error.message), headers=headers)
-        if isinstance(response, web.Response) and response.status >= 400 and isinstance(response.body, bytes):
+        if isinstance(response, web.Response) and response.status >= 400:
             response.body = _said(message_in(response.body) or f"the engine answered {response.status}")
         return response
 

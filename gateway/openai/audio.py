@@ -15,9 +15,7 @@ import tempfile
 from collections.abc import AsyncIterator, Container
 from typing import IO, NamedTuple
 
-from aiohttp import web
-
-from gateway import multipart
+from gateway import multipart, web
 from gateway.attempts import Attempts, Plan
 from gateway.exchange import Exchange
 from gateway.http import Handler

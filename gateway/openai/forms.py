@@ -15,9 +15,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from typing import IO
 
-from aiohttp import web
-
-from gateway import multipart
+from gateway import multipart, web
 from gateway.attempts import Attempts
 from gateway.exchange import Exchange
 from gateway.http import Handler

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from aiohttp import web
-
+from gateway import web
 from gateway.attempts import Attempts
 from gateway.exchange import Exchange
 from gateway.http import Handler

@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from aiohttp import web
-
+from gateway import web
 from gateway.attempts import Attempts, Plan
 from gateway.exchange import Exchange
 from gateway.http import Handler

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from aiohttp import web
-
+from gateway import web
 from gateway.auth import CALLER, INFERENCE
 from gateway.exchange import Exchange
 from gateway.http import Handler, Route

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from aiohttp import web
-
-from gateway import anthropic_models, catalogue, model_info
+from gateway import anthropic_models, catalogue, model_info, web
 from gateway.anthropic_errors import VERSION_HEADER
 from gateway.etag import tagged
 from gateway.exchange import Exchange

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
-from aiohttp import web
 
+from gateway import web
 from gateway.exchange import Exchange
 from gateway.permits import may_name
 from gateway.view import RoutingView

@@ -24,10 +24,11 @@ class Refusal(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.BaseProtocol: all is said here."""
-        if isinstance(transport, asyncio.Transport):
-            transport.write(refusal(self._cap))
-            transport.write_eof()
-            self._end = asyncio.get_running_loop().call_later(_LEFT_S, transport.abort)
+        client: asyncio.Transport = transport  # type: ignore[assignment]  # a stream's, which is no subclass in uvloop
+        client.write(refusal(self._cap))
+        if client.can_write_eof():  # TLS cannot
+            client.write_eof()
+        self._end = asyncio.get_running_loop().call_later(_LEFT_S, client.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """See asyncio.BaseProtocol."""

@@ -2,7 +2,7 @@
 
 The first SIGTERM, SIGINT or SIGHUP sets the stop event, and the daemon drains; the second ends the process at once.
 A daemon that can read something again gets a reload event instead of SIGHUP's stop, unless its terminal hung up.
-Under `geniehive up` (`Supervision`) Ctrl-C is the supervisor's to handle: SIGINT is ignored, and the supervisor's
+Under `geniehive up` (`Start.parent_pid`) Ctrl-C is the supervisor's to handle: SIGINT is ignored, and the supervisor's
 death, kill -9 included, counts as SIGTERM.
 """
 
@@ -13,11 +13,10 @@ import logging
 import os
 import signal
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
 from geniehive.cli import exits
-from geniehive.cli.options import LogLevel
+from geniehive.cli.daemon_start import Start
 from geniehive.cli.sdnotify import Notifier
 
 Ready = Callable[[Any], None]
@@ -26,30 +25,14 @@ Run = Callable[[asyncio.Event, Ready], Awaitable[None]]
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Supervision:
-    """What `geniehive up` hands to its children: its process id, and a pipe that is told once they are ready."""
-
-    parent_pid: int = 0
-    ready_fd: int = -1
-
-
-def serve(
-    component: str,
-    run: Run,
-    *,
-    level: LogLevel,
-    log_json: bool,
-    supervision: Supervision,
-    reload: asyncio.Event | None = None,
-) -> None:
+def serve(start: Start, run: Run, *, reload: asyncio.Event | None = None) -> None:
     """Run a daemon until it is told to stop; SIGHUP sets `reload`. Raises GenieHiveError for what may well fail."""
     from geniehive.telemetry import configure_logging
 
-    configure_logging(component, level.value, json=log_json)
+    configure_logging(start.daemon, start.log_level.value, json=start.log_json)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_live(component, run, supervision, reload))
+            runner.run(_live(start, run, reload))
     except BaseException as error:
         known = exits.expected(error)
         if known is not None:
@@ -58,7 +41,7 @@ def serve(
         if isinstance(error, BaseExceptionGroup) or (
             isinstance(error, Exception) and not isinstance(error, SystemExit)
         ):
-            logger.exception("%s ended by an error that is not expected; please report it", component)
+            logger.exception("%s ended by an error that is not expected; please report it", start.daemon)
             raise SystemExit(exits.FAILED) from None
         raise
 
@@ -71,21 +54,21 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _live(component: str, run: Run, supervision: Supervision, reload: asyncio.Event | None) -> None:
+async def _live(start: Start, run: Run, reload: asyncio.Event | None) -> None:
     stop = asyncio.Event()
     notifier = Notifier()
-    _handle_signals(stop, notifier, supervised=bool(supervision.parent_pid))
+    _handle_signals(stop, notifier, supervised=bool(start.parent_pid))
     if reload is not None:
         _reload_on_hangup(reload)
-    if supervision.parent_pid:
-        _follow_parent(supervision.parent_pid)
+    if start.parent_pid:
+        _follow_parent(start.parent_pid)
 
     def ready(where: Any) -> None:
-        logger.info("%s is ready: %s", component, where)
+        logger.info("%s is ready: %s", start.daemon, where)
         notifier.send("READY=1")
-        if supervision.ready_fd >= 0:
-            os.write(supervision.ready_fd, f"{where}\n".encode())
-            os.close(supervision.ready_fd)
+        if start.ready_fd >= 0:
+            os.write(start.ready_fd, f"{where}\n".encode())
+            os.close(start.ready_fd)
 
     async with asyncio.TaskGroup() as group:
         watchdog = group.create_task(notifier.watchdog())

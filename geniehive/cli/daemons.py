@@ -1,22 +1,14 @@
-"""`geniehive control | gateway | node`: the daemons, each alone in its process."""
+"""`geniehive control | gateway | node` as commands, with their help; `daemon_start` reads the plain ones itself."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from geniehive.cli import joins, options
-from geniehive.cli.options import LogLevel
-
-if TYPE_CHECKING:
-    import asyncio
-
-    from geniehive.cli.daemon import Ready
-    from geniehive.config import Config
-    from geniehive.config_load import LoadedConfig
+from geniehive.cli import daemon_run, joins, options
+from geniehive.cli.daemon_start import Start
+from geniehive.cli.log_level import LogLevel
 
 ParentPid = Annotated[int, typer.Option("--parent-pid", hidden=True)]
 ReadyFd = Annotated[int, typer.Option("--ready-fd", hidden=True)]
@@ -42,22 +34,17 @@ def control(
     ready_fd: ReadyFd = -1,
 ) -> None:
     """Run the control plane: sections control, storage, auth, roles_path, routing."""
-    import asyncio
-
-    from geniehive.cli.daemon import Supervision, serve
-    from geniehive.config_check import check_exposure
-
-    loaded = _with_tls(_load(config).config, insecure=insecure)
-    check_exposure(loaded, insecure=insecure, gateway=False)
-    reload = asyncio.Event()
-
-    async def run(stop: asyncio.Event, ready: Ready) -> None:
-        from controlplane import app
-
-        await app.run(loaded, stop=stop, ready=ready, reload=reload)
-
-    supervision = Supervision(parent_pid=parent_pid, ready_fd=ready_fd)
-    serve("control", run, level=log_level, log_json=log_json, supervision=supervision, reload=reload)
+    daemon_run.run(
+        Start(
+            daemon="control",
+            config=config,
+            insecure=insecure,
+            log_level=log_level,
+            log_json=log_json,
+            parent_pid=parent_pid,
+            ready_fd=ready_fd,
+        )
+    )
 
 
 def gateway(
@@ -72,22 +59,17 @@ def gateway(
     """Run the gateway: sections gateway, control_plane, auth, routing."""
     if context.invoked_subcommand is not None:
         return
-    import asyncio
-
-    from geniehive.cli.daemon import Supervision, serve
-    from geniehive.config_check import check_exposure
-
-    loaded = joins.as_joined(_load(config), "gateway")
-    check_exposure(loaded, insecure=insecure, control=False)
-    reload = asyncio.Event() if loaded.gateway.tls_cert_file else None
-
-    async def run(stop: asyncio.Event, ready: Ready) -> None:
-        from gateway import app
-
-        await app.run(loaded, stop=stop, ready=ready, reload=reload)
-
-    supervision = Supervision(parent_pid=parent_pid, ready_fd=ready_fd)
-    serve("gateway", run, level=log_level, log_json=log_json, supervision=supervision, reload=reload)
+    daemon_run.run(
+        Start(
+            daemon="gateway",
+            config=config,
+            insecure=insecure,
+            log_level=log_level,
+            log_json=log_json,
+            parent_pid=parent_pid,
+            ready_fd=ready_fd,
+        )
+    )
 
 
 def node(
@@ -101,29 +83,13 @@ def node(
     """Run the node agent of this host: sections node, services, control_plane."""
     if context.invoked_subcommand is not None:
         return
-    from geniehive.cli.daemon import Supervision, serve
-
-    loaded = joins.as_joined(_load(config), "node")
-
-    async def run(stop: asyncio.Event, ready: Ready) -> None:
-        from nodeagent import app
-
-        await app.run(loaded, stop=stop, ready=ready)
-
-    supervision = Supervision(parent_pid=parent_pid, ready_fd=ready_fd)
-    serve("node", run, level=log_level, log_json=log_json, supervision=supervision)
-
-
-def _load(config: Path | None) -> LoadedConfig:
-    from geniehive.config_load import load_config
-
-    return load_config(config, os.environ)
-
-
-def _with_tls(config: Config, *, insecure: bool) -> Config:
-    """The config of a control plane, whose `control.tls: auto` is off where the operator insists."""
-    if not insecure or config.control.tls != "auto":
-        return config
-    import msgspec
-
-    return msgspec.structs.replace(config, control=msgspec.structs.replace(config.control, tls="off"))
+    daemon_run.run(
+        Start(
+            daemon="node",
+            config=config,
+            log_level=log_level,
+            log_json=log_json,
+            parent_pid=parent_pid,
+            ready_fd=ready_fd,
+        )
+    )

@@ -1,54 +1,15 @@
-"""Puts the subcommands together, and turns errors into one line and an exit code (see `exits`)."""
+"""Where `geniehive` begins: a daemon is started at once, anything else is one of `commands`.
+
+Errors become one line and an exit code (see `exits`).
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 
-import typer
-
-from geniehive.cli import (
-    audit,
-    bench,
-    config_commands,
-    connect,
-    daemons,
-    doctor,
-    exits,
-    listings,
-    orders,
-    requests,
-    route,
-    token,
-    up,
-    version,
-)
+from geniehive.cli import daemon_run, daemon_start, exits
 from geniehive.errors import GenieHiveError
-
-EPILOG = "Exit codes: 0 done, 1 failed, 2 usage or config, 3 daemon unreachable, 4 key refused, 5 not found, 6 fenced."
-
-app = typer.Typer(
-    name="geniehive",
-    help="Every model on every box you own, behind one OpenAI endpoint.",
-    epilog=EPILOG,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-up.register(app)
-daemons.register(app)
-listings.register(app)
-requests.register(app)
-route.register(app)
-orders.register(app)
-token.register(app)
-bench.register(app)
-audit.register(app)
-connect.register(app)
-config_commands.register(app)
-doctor.register(app)
-version.register(app)
 
 
 def main() -> None:
@@ -56,6 +17,14 @@ def main() -> None:
     # gRPC's own lines ("skipping fork() handlers", "Got goaway") are not for people; what they mean we say ourselves.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
-        app()
+        start = daemon_start.plain(sys.argv[1:], os.environ)
+        if start is not None:
+            daemon_run.run(start)
+        else:
+            from geniehive.cli.commands import app  # what reads and explains any command line, 13 MB of it
+
+            app()
     except GenieHiveError as error:
         exits.leave(error)
+    except KeyboardInterrupt:  # before the daemon could take it for what it is: an order to stop
+        sys.exit(exits.INTERRUPTED)

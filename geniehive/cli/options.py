@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from geniehive.cli.log_level import LogLevel
+
 
 class Output(StrEnum):
     """How a listing is printed."""
@@ -16,15 +18,6 @@ class Output(StrEnum):
     WIDE = "wide"
     JSON = "json"
     YAML = "yaml"
-
-
-class LogLevel(StrEnum):
-    """How much a daemon logs."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
 
 
 ConfigFile = Annotated[

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from geniehive.cli import options
-from geniehive.cli.options import LogLevel
+from geniehive.cli.log_level import LogLevel
 from geniehive.errors import ConfigError
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geniehive.cli import exits, up_join, up_plan, up_report
-from geniehive.cli.options import LogLevel
+from geniehive.cli.log_level import LogLevel
 from geniehive.cli.sdnotify import Notifier
 from geniehive.cli.supervise import Child, ChildSpec
 from geniehive.cli.up_plan import Plan

@@ -13,7 +13,7 @@ import httpx
 from aiohttp import web
 
 import controlplane.app
-import gateway.app
+import gateway.run
 from geniehive.benchmarks.workloads import builtin
 from geniehive.config import AuthConfig, Config, ControlConfig, ControlPlaneConfig, GatewayConfig, StorageConfig
 from geniehive.dial import control_channel
@@ -138,7 +138,7 @@ async def hive(folder, *services: Service, auth: AuthConfig = KEYS, key: str = A
         tasks.create_task(controlplane.app.run(control, stop=stop, ready=address.set_result))
         dialled = ControlPlaneConfig(address=await address, node_api_key=next(iter(auth.node_api_keys), ""))
         config = Config(gateway=GatewayConfig(port=0, drain_timeout_s=1), control_plane=dialled, **base)
-        tasks.create_task(gateway.app.run(config, stop=stop, ready=url.set_result))
+        tasks.create_task(gateway.run.run(config, stop=stop, ready=url.set_result))
         headers = {"authorization": f"Bearer {key}"} if key else {}
         async with (
             control_channel([await address]) as channel,

@@ -15,7 +15,9 @@ import msgspec
 import psutil
 import pytest
 
-from gateway.app import run
+import gateway.app
+from gateway.run import run
+from gateway.tuning import OWN_FILES
 from geniehive.config import Config, GatewayConfig
 from geniehive.errors import ConfigError
 from tests.gateway.harness import until
@@ -49,6 +51,20 @@ async def test_it_is_alive_without_a_control_plane_and_ends_when_told():
         assert (await http.get(url + "/readyz")).status_code == 503
     with pytest.raises(httpx.ConnectError):
         httpx.get(url + "/healthz")
+
+
+async def test_no_more_clients_than_there_are_files_for_are_let_in_and_others_are_told(monkeypatch):
+    monkeypatch.setattr(gateway.app, "open_files", lambda: OWN_FILES + 4)
+    async with running() as url, contextlib.AsyncExitStack() as stack:
+        host, port = url.removeprefix("http://").split(":")
+        for _ in range(2):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            stack.callback(writer.close)
+            writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            await reader.readuntil(b"ok")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        stack.callback(writer.close)
+        assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
 
 
 @pytest.mark.parametrize("workers", [1, 2])

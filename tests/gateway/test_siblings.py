@@ -14,8 +14,8 @@ import msgspec
 import psutil
 import pytest
 
-from gateway.app import run
 from gateway.receipts import Page, Query
+from gateway.run import run
 from gateway.siblings import Siblings
 from geniehive import codec
 from geniehive.config import Config, GatewayConfig

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from geniehive.cli.main import app
+from geniehive.cli.commands import app
 from tests.geniehive import reference
 
 PAGES = [

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from geniehive.benchmarks.report import samples_in
-from geniehive.cli.main import app
+from geniehive.cli.commands import app
 from geniehive.errors import (
     ConfigError,
     GatewayUnreachable,

@@ -89,7 +89,7 @@ def test_help_loads_no_component():
     import sys
 
     code = (
-        "import sys, geniehive.cli.main\n"
+        "import sys, geniehive.cli.commands\n"
         "print([m for m in ('grpc', 'aiohttp', 'sqlalchemy', 'rich', 'asyncio', 'controlplane') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
