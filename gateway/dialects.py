@@ -20,7 +20,9 @@ from gateway.answers import Ending
 from gateway.attempts import as_it_is
 from gateway.exchange import Exchange
 from gateway.openai.body import JsonBody
+from gateway.plan import Kept
 from gateway.response_store import ResponseStore
+from gateway.resume_sent import Transcript
 from gateway.sse import Rewrite, data_of, split_events
 from gateway.translate import messages_answer, messages_request, responses_answer, responses_request
 from gateway.translate.messages_answer import MessageStream
@@ -68,19 +70,24 @@ class Dialogue(ABC):
 
     def content(self, candidate: Candidate) -> bytes:
         """The body that an engine gets."""
-        policy, name = self._policies.of(candidate), candidate.asset.asset_id
         if not self.native(candidate):
-            chat = self.chat()
-            put, _, steadied = shape(chat, policy, Operation.CHAT)
-            # Translation needs the usage of a stream, whatever a policy says.
-            options = {key: chat[key] for key in ("stream_options",) if key in chat}
-            content = msgspec.json.encode({**chat, **put, "model": name, **options})
-        else:
-            put, drop, steadied = self._native(candidate)
-            content = self.body.with_changes(name, put, drop) if put or drop else self.body.with_model(name)
+            return self.translated(candidate)
+        name = candidate.asset.asset_id
+        put, drop, steadied = self._native(candidate)
+        content = self.body.with_changes(name, put, drop) if put or drop else self.body.with_model(name)
         if steadied is not None:
             self.exchange.steadied = steadied
         return content
+
+    def translated(self, candidate: Candidate) -> bytes:
+        """The body that an engine gets as a chat completion. Raises InvalidRequest, as `chat` does."""
+        chat = self.chat()
+        put, _, steadied = shape(chat, self._policies.of(candidate), Operation.CHAT)
+        if steadied is not None:
+            self.exchange.steadied = steadied
+        # Translation needs the usage of a stream, whatever a policy says.
+        options = {key: chat[key] for key in ("stream_options",) if key in chat}
+        return msgspec.json.encode({**chat, **put, "model": candidate.asset.asset_id, **options})
 
     def _native(self, candidate: Candidate) -> tuple[Json, frozenset[str], Any]:
         policy = self._policies.of(candidate)
@@ -95,6 +102,14 @@ class Dialogue(ABC):
         if self.native(candidate):
             return content_type, content
         return "application/json", self._answer(content)
+
+    def transcript(self, candidate: Candidate, most: int) -> Kept | None:
+        """What keeps a candidate's stream, up to so many characters, for another one to go on with it as a chat."""
+        return None if self.native(candidate) else Transcript(most, hides=self.hides())
+
+    def hides(self) -> bool:
+        """Whether a translated stream leaves out what the model thinks."""
+        return False
 
     @abstractmethod
     def rewrite(self, candidate: Candidate) -> Rewrite | None:
@@ -121,8 +136,11 @@ class MessagesDialogue(Dialogue):
         """See Dialogue."""
         if self.native(candidate):
             return None
-        thoughts = messages_request.thinks(self.fields)
-        return MessageStream(new_id("msg"), self.body.model, _tool_id, thoughts=thoughts)
+        return MessageStream(new_id("msg"), self.body.model, _tool_id, thoughts=not self.hides())
+
+    def hides(self) -> bool:
+        """See Dialogue."""
+        return not messages_request.thinks(self.fields)
 
     def ending(self) -> Ending:
         """See Dialogue."""
@@ -133,7 +151,7 @@ class MessagesDialogue(Dialogue):
         return messages_request.to_chat(told)
 
     def _answer(self, content: bytes) -> bytes:
-        return messages_answer.answer(content, new_id("msg"), _tool_id, thoughts=messages_request.thinks(self.fields))
+        return messages_answer.answer(content, new_id("msg"), _tool_id, thoughts=not self.hides())
 
 
 class ResponsesDialogue(Dialogue):
@@ -170,17 +188,19 @@ class ResponsesDialogue(Dialogue):
         """See Dialogue."""
         if self.native(candidate):
             return self._watched if self._kept() else None
-        streamed = self._streamed = ResponseStream(self._frame(), self.body.model)
-        if not self._kept():
-            return streamed
+        return self._told(ResponseStream(self._frame(), self.body.model))
 
-        def keep(block: bytes) -> bytes:
+    def _told(self, streamed: ResponseStream) -> Rewrite:
+        kept = self._kept()
+
+        def tell(block: bytes) -> bytes:
+            self._streamed = streamed  # of several that began, the one that the client hears
             out = streamed(block)
-            if streamed.response is not None:
+            if kept and streamed.response is not None:
                 self._keep(streamed.response, len(out))
             return out
 
-        return keep
+        return tell
 
     def adapt(self, candidate: Candidate, content_type: str, content: bytes) -> tuple[str, bytes]:
         """See Dialogue."""

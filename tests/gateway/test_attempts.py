@@ -227,6 +227,9 @@ CUT = {
     "an error event": (*BEGUN, chunk(event(BOOM)), chunk(DONE), LAST_CHUNK, KEEP),
     "a bare error": (*BEGUN, chunk(event({"error": "boom"})), LAST_CHUNK, KEEP),
     "an event of 11 MB": (*BEGUN, chunk(b"data: " + b"x" * (11 * 2**20)), HANG),
+    "[DONE] without a finish": (*BEGUN, chunk(DONE), LAST_CHUNK, KEEP),
+    "[DONE] in the event's piece": (STREAM_HEAD, chunk(delta("hel") + DONE), LAST_CHUNK, KEEP),
+    "an engine that was stopped": (*BEGUN, chunk(delta("lo", finish="abort")), chunk(DONE), LAST_CHUNK, KEEP),
 }
 
 
@@ -251,8 +254,7 @@ COMPLETE = {
     "without [DONE], closed": (*stream("hel", "lo", done=False, end=None), CLOSE),
     "without [DONE], hanging": (*stream("hel", "lo", done=False, end=None), HANG),
     "without an empty line": (*BEGUN, chunk(delta(finish="stop").rstrip()), LAST_CHUNK, KEEP),
-    "[DONE] without a finish": stream("hel", finish=None),
-    "words after [DONE]": (*BEGUN, chunk(DONE + delta("more")), LAST_CHUNK, KEEP),
+    "words after [DONE]": (*BEGUN, chunk(delta(finish="stop") + DONE + delta("more")), LAST_CHUNK, KEEP),
 }
 
 
