@@ -6,8 +6,11 @@ import json
 import os
 import signal
 
+import anthropic
 import httpx
 import msgspec
+import ollama
+import openai
 import pytest
 
 from geniehive.resources import Asset
@@ -276,3 +279,57 @@ async def test_a_real_engine_that_is_killed_in_the_middle_is_followed_by_another
 def real(server, number, protocol):
     made = native(number, server.base_url, protocol=protocol)
     return msgspec.structs.replace(made, assets=(Asset(asset_id=server.model, loaded=True),))
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["native", "translated"])
+async def test_the_clients_own_libraries_read_a_stream_that_was_cut_as_one(own):
+    for path in ASK:
+        shown = told(path, await unbroken(path, WHOLE))
+        by_itself = own and path in DIALECTS
+        spoke = next((at for at, each in enumerate(shown) if "three" in json.dumps(each)), 0)
+        script = written(shown[:spoke]) if by_itself else (*BEGUN, RESET)
+        made = native if by_itself else service
+        async with (
+            upstream(script) as bad,
+            upstream(WHOLE) as good,
+            gateway(made(1, bad.url), made(2, good.url)) as gw,
+        ):
+            assert await READERS[path](gw.url) == ("one two three", 3)
+
+
+async def read_messages(url):
+    async with (
+        anthropic.AsyncAnthropic(base_url=url, api_key="k", max_retries=0) as client,
+        client.messages.stream(model="m", max_tokens=9, messages=HI) as got,
+    ):
+        final = await got.get_final_message()
+    assert final.stop_reason == "end_turn"
+    return final.content[0].text, final.usage.output_tokens
+
+
+async def read_responses(url):
+    async with (
+        openai.AsyncOpenAI(base_url=url + "/v1", api_key="k", max_retries=0) as client,
+        client.responses.stream(model="m", input="hi") as got,
+    ):
+        final = await got.get_final_response()
+    assert final.status == "completed"
+    return final.output_text, final.usage.output_tokens
+
+
+async def read_chat(url):
+    parts = [each async for each in await ollama.AsyncClient(url, trust_env=False).chat("m", HI, stream=True)]
+    return "".join(each.message.content for each in parts), parts[-1].eval_count
+
+
+async def read_generate(url):
+    parts = [each async for each in await ollama.AsyncClient(url, trust_env=False).generate("m", "hi", stream=True)]
+    return "".join(each.response for each in parts), parts[-1].eval_count
+
+
+READERS = {
+    "/v1/messages": read_messages,
+    "/v1/responses": read_responses,
+    "/api/chat": read_chat,
+    "/api/generate": read_generate,
+}
