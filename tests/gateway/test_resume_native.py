@@ -177,6 +177,7 @@ async def test_a_request_that_no_chat_can_ask_ends_in_the_error_of_its_dialect(p
     ):
         found = await ask(gw, path, **UNTRANSLATED[path])
     assert is_broken(path, found.content)
+    assert b"broke its answer off" in found.content
     assert good.seen == []
 
 
