@@ -76,14 +76,18 @@ class Admission:
             allowed = self._allowed[service_id] = self._allow(service_id)
         return self._in_flight.counts.get(service_id, 0) < allowed
 
-    async def wait(self, exchange: Exchange, candidates: tuple[Candidate, ...]) -> Place:
+    async def wait(self, exchange: Exchange, candidates: tuple[Candidate, ...], *, begun: bool = False) -> Place:
         """Wait for a place at any of the candidates. It is taken: an attempt has to begin there, or `give_back`.
+
+        Who has `begun` to answer goes ahead of those of its priority that have not, however many they are, and
+        waits anew for as long as anybody may.
 
         Raises Overloaded where too many wait, or for too long, and what interrupted the exchange.
         """
         services = tuple(dict.fromkeys(each.service.service_id for each in candidates))
-        joined = tuple(each for each in services if self._line.waiting(each) < self._limits.most)
-        left = self._limits.timeout_s - exchange.queue_seconds
+        most = _NO_LIMIT if begun and self._limits.most else self._limits.most
+        joined = tuple(each for each in services if self._line.waiting(each) < most)
+        left = self._limits.timeout_s - (0 if begun else exchange.queue_seconds)
         if not joined or left <= 0:
             raise Overloaded("too many requests wait for this model; try again", retry_after_s=self._retry_s(services))
         if exchange.queue_position is None:
@@ -91,7 +95,7 @@ class Admission:
         priority = priority_of(exchange, candidates[0])
         owner = getattr(exchange.principal, "name", "")
         grant: asyncio.Future[Place] = exchange.loop.create_future()
-        waiter = Waiter(joined, owner, priority, grant)
+        waiter = Waiter(joined, owner, priority, grant, begun=begun)
         began = exchange.now()
         self._join(waiter)
         try:

@@ -22,6 +22,7 @@ from gateway.intake import read_json
 from gateway.openai.body import JsonBody
 from gateway.openai.generate import engine_headers
 from gateway.response_store import ResponseStore
+from gateway.resumable import Keeper
 from gateway.router import Router
 from gateway.translate import messages_request
 from gateway.translate.prompt import ask_of, prompt_of
@@ -53,6 +54,7 @@ class Agents:
         self._policies = PolicyBook(Operation.CHAT)
         self._kept_back = frozenset({*limits.dropped_parameters, INCLUDE_REASONING})
         self._store = ResponseStore(limits.stored_responses)
+        self._keeper = Keeper(limits)
 
     async def messages(self, exchange: Exchange) -> web.StreamResponse:
         """POST /v1/messages."""
@@ -117,6 +119,10 @@ class Agents:
             url = candidate.service.endpoint + (dialogue.path if own else CHAT)
             return UpstreamRequest("POST", url, headers if own else translated, dialogue.content(candidate))
 
+        def rest(candidate: Candidate) -> UpstreamRequest:
+            url = candidate.service.endpoint + CHAT
+            return UpstreamRequest("POST", url, translated, dialogue.translated(candidate))
+
         plan = Plan(
             candidates,
             build,
@@ -125,7 +131,10 @@ class Agents:
             grace_s=_GRACE_S,
             adapt=dialogue.adapt,
             rewrite=dialogue.rewrite,
+            rest=rest,
         )
+        if body.stream:
+            plan = self._keeper.kept(plan, Operation.CHAT, dialogue.transcript)
         return await self._attempts.run(exchange, plan)
 
 

@@ -63,7 +63,7 @@ class Attempts:
         self.budget = RetryBudget()
         """What repeats of all kinds are taken from."""
         self._resumption = Resumption(
-            self._opening, self._delivery, self._choose, self._enter, self.budget, limits, meter
+            self._opening, self._delivery, partial(self._choose, begun=True), self._enter, self.budget, limits, meter
         )
 
     def run(self, exchange: Exchange, plan: Plan) -> Coroutine[Any, Any, web.StreamResponse]:
@@ -227,9 +227,12 @@ class Attempts:
         return Attempt(exchange, candidate, guard, self._circuits, self._meter, trial=trial)
 
     async def _choose(
-        self, exchange: Exchange, options: tuple[Candidate, ...]
+        self, exchange: Exchange, options: tuple[Candidate, ...], *, begun: bool = False
     ) -> tuple[Candidate, Place | None] | None:
-        """The first that takes work and has a place, if need be after a wait. None if all rest for too long."""
+        """The first that takes work and has a place, if need be after a wait. None if all rest for too long.
+
+        `begun` is whether the client has the beginning of an answer.
+        """
         now = exchange.now()
         ready = tuple(each for each in options if not self._circuits.kept_back(each.service.service_id, now))
         if not ready:
@@ -240,7 +243,7 @@ class Attempts:
         for each in ready:
             if self._admission.takes(each.service.service_id):
                 return each, None
-        place = await self._admission.wait(exchange, ready)
+        place = await self._admission.wait(exchange, ready, begun=begun)
         return next(each for each in ready if each.service.service_id == place.service_id), place
 
     async def _least_bad(self, exchange: Exchange, options: tuple[Candidate, ...]) -> Candidate | None:

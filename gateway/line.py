@@ -3,7 +3,8 @@
 A request waits at every service that could answer it, and leaves all of them when one takes it. Of those who wait
 at a service the interactive ones go first, but one in eight places goes to the batch ones, so nobody waits for
 ever. Within a priority the keys take turns, one request each, and the requests of one key stand in their order:
-a key with a hundred requests waits a hundred times as long for its last one, and delays another key by one.
+a key with a hundred requests waits a hundred times as long for its last one, and delays another key by one. Ahead
+of them, in their order, are those whose answer has begun already, and goes on elsewhere.
 """
 
 from __future__ import annotations
@@ -30,9 +31,12 @@ class Waiter(Generic[GrantT]):
 
     __slots__ = ("grant", "owner", "priority", "services")
 
-    def __init__(self, services: tuple[str, ...], owner: str, priority: Priority, grant: GrantT) -> None:
+    def __init__(
+        self, services: tuple[str, ...], owner: str, priority: Priority, grant: GrantT, *, begun: bool = False
+    ) -> None:
         self.services = services
-        self.owner = owner
+        self.owner: str | None = None if begun else owner
+        """The key whose turn it needs; None for one whose answer has begun."""
         self.priority = priority
         self.grant = grant
 
@@ -43,7 +47,7 @@ class _Queue(Generic[GrantT]):
     __slots__ = ("lanes", "passed", "size")
 
     def __init__(self) -> None:
-        self.lanes: tuple[dict[str, dict[Waiter[GrantT], None]], ...] = tuple({} for _ in Priority)
+        self.lanes: tuple[dict[str | None, dict[Waiter[GrantT], None]], ...] = tuple({} for _ in Priority)
         self.size = 0
         self.passed = 0  # interactive ones that went ahead of batch ones
 
@@ -55,6 +59,8 @@ class _Queue(Generic[GrantT]):
             self.passed += 1
             if self.passed == BATCH_EVERY:
                 lane, self.passed = batch, 0
+        if None in lane:
+            return next(iter(lane[None]))
         owner = next(iter(lane))
         waiting = lane.pop(owner)
         lane[owner] = waiting  # behind the others

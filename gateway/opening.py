@@ -131,6 +131,7 @@ class Opening:
                     rewrite=plan.rewrite(tried.candidate),
                     keep=None if kept is None else kept.keep,
                     choices=plan.choices,
+                    finishes=plan.done_marker,
                 )
                 return await _first_content(response, scanner, plan, kept)
             body = response.at_hand()

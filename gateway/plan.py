@@ -34,6 +34,10 @@ class Kept(Protocol):
         """What the client has; None if nobody can go on from there."""
         ...
 
+    def onward(self, rewrite: Rewrite | None) -> Rewrite | None:
+        """What the events of whoever goes on become, if until now they became what `rewrite` made of them."""
+        ...
+
 
 class Cut(NamedTuple):
     """A stream that broke off and may be continued: the client's is still open."""
@@ -52,7 +56,7 @@ class Plan(NamedTuple):  # a frozen dataclass takes ten times as long to make
     build: Callable[[Candidate], UpstreamRequest]
     stream: bool = False
     done_marker: bool = False
-    """Whether the stream ends with `[DONE]`."""
+    """Whether the stream ends with `[DONE]`, and well only behind a finish reason or an event that ends it."""
     json: bool = True
     """Whether an answer is a JSON object, or a stream if and only if one was asked for."""
     streams_vary: bool = False
@@ -75,3 +79,5 @@ class Plan(NamedTuple):  # a frozen dataclass takes ten times as long to make
     """What a stream is made of, where it could be continued if it is cut."""
     keep: Callable[[Candidate], Kept | None] = lambda _candidate: None
     """What keeps a candidate's stream; None where nobody could go on with it."""
+    rest: Callable[[Candidate], UpstreamRequest] | None = None
+    """How one is asked to go on with a stream, in OpenAI's words; None is as `build` says."""

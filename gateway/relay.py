@@ -17,7 +17,7 @@ from gateway.opening import Begun
 from gateway.plan import Cut
 from gateway.pump import Pump
 from gateway.server.server import Spawn
-from gateway.sse import SseScanner
+from gateway.sse import SseScanner, Unreadable, Untold
 from gateway.upstream import UpstreamResponse
 from gateway.verdict import judge_event
 from geniehive.errors import GenieHiveError, UpstreamTimeout, UpstreamUnavailable
@@ -53,16 +53,18 @@ async def relay(exchange: Exchange, response: Stream, begun: Begun, scanner: Sse
         return True
     begun.upstream.close()
     exchange.failure = failure.message if scanner.error is None else "the engine reported an error in its stream"
-    if begun.kept is not None and not exchange.interrupted and _may_go_on(scanner):
+    if begun.kept is not None and not exchange.interrupted and _may_go_on(scanner, failure):
         exchange.cut = Cut(failure, scanner.error, begun.kept, scanner.rewrite)
     else:
         await end_with(response, failure, scanner.error)
     return False
 
 
-def _may_go_on(scanner: SseScanner) -> bool:
+def _may_go_on(scanner: SseScanner, failure: GenieHiveError) -> bool:
     """Whether another engine could do better: not with a request that is at fault, nor with an answer without end."""
-    return not scanner.too_long and (scanner.error is None or judge_event({}, scanner.error).retry)
+    if scanner.too_long or isinstance(failure, Unreadable):
+        return False
+    return scanner.error is None or judge_event({}, scanner.error).retry
 
 
 async def end_with(response: Stream, failure: GenieHiveError, said: bytes | None = None) -> None:
@@ -88,7 +90,8 @@ async def _pump(
         failure = await pump.run(head)
     except TimeoutError:
         return _timed_out(exchange, scanner, writing=pump.blocked, idle_timeout_s=idle_timeout_s)
-    return None if scanner.complete else failure
+    # What the scanner saw of the end counts only if the client has it.
+    return None if scanner.complete and not isinstance(failure, Untold) else failure
 
 
 def _timed_out(

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from gateway.sse import data_of, split_events
+from gateway.sse import Rewrite, data_of, split_events
 
 Json = dict[str, Any]
 Channel = tuple[str, int]
@@ -25,6 +25,8 @@ NAME: Final = "tool_calls.name"
 ARGUMENTS: Final = "tool_calls.arguments"
 REASONING: Final = frozenset({"reasoning_content", "reasoning"})
 REASONING_PARTS: Final = "reasoning_details"  # says again, in parts, what `reasoning` says
+RESUMED: Final = b": geniehive resumed on "
+"""How the comment begins that stands where a stream goes on; who and how follow."""
 _TEXTS: Final = frozenset({"content", "refusal"}) | REASONING
 _SAME: Final = ("id", "created", "model", "system_fingerprint")
 _READ_AT: Final = 64 * 1024
@@ -216,6 +218,10 @@ class Transcript:
         self._read()
         return self._sent if self._sent.clear and self._sent.size <= self._limit else None
 
+    def onward(self, rewrite: Rewrite | None) -> Rewrite | None:
+        """See gateway.plan.Kept: as it was."""
+        return rewrite
+
     def _read(self) -> None:
         kept, self._kept, self._size = self._kept, [], 0
         if self._sent.clear and self._sent.size <= self._limit:
@@ -233,6 +239,10 @@ class Spliced:
     def sent(self) -> Sent | None:
         """What the client has; None if that is not known any more."""
         return self._sent if self._sent.clear else None
+
+    def onward(self, rewrite: Rewrite | None) -> Rewrite | None:
+        """See gateway.plan.Kept: as it was."""
+        return rewrite
 
 
 def events_in(block: bytes) -> Iterator[Json]:

@@ -30,14 +30,13 @@ from gateway.resume_sent import (
     events_in,
     parts_of,
 )
-from gateway.sse import DONE, data_of, split_events
-from geniehive.errors import UpstreamUnavailable
+from gateway.sse import DONE, Untold, data_of, split_events
 
 _ECHO: Final = 32
 """Characters: longer than a token, so one event that begins with so much that was sent repeats it."""
 
 
-class Disagrees(UpstreamUnavailable):
+class Disagrees(Untold):
     """Another engine's answer does not follow from what the client has."""
 
 

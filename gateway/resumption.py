@@ -21,8 +21,9 @@ from gateway.middleware import Meter
 from gateway.opening import Opening
 from gateway.plan import Cut, Plan
 from gateway.relay import end_with
+from gateway.resumable import same_model
 from gateway.resume_ask import Again, ways
-from gateway.resume_sent import Sent, Spliced
+from gateway.resume_sent import RESUMED, Sent, Spliced
 from gateway.resume_splice import Disagrees, Splice
 from gateway.retry_budget import RetryBudget
 from gateway.sse import Rewrite
@@ -30,7 +31,6 @@ from gateway.upstream import UpstreamRequest
 from gateway.verdict import AttemptFailed
 from geniehive.config import GatewayConfig
 from geniehive.errors import Overloaded
-from geniehive.resources import Operation
 from geniehive.routing.candidate import Candidate
 from geniehive.routing.receipt import Tried
 
@@ -74,17 +74,18 @@ class Resumption:
 
     async def go_on(self, exchange: Exchange, plan: Plan, response: Stream, cut: Cut) -> None:
         """Bring a cut stream to its end, or end it with the error of its cut."""
-        failure, base = exchange.failure, cut.rewrite
-        comments = _Comments(exchange.loop, response, self._limits.keepalive_comment_s)
+        failure, sent = exchange.failure, cut.kept.sent()
+        base = cut.kept.onward(cut.rewrite)
+        comments = _Comments(exchange.loop, response, 0 if exchange.stream_type else self._limits.keepalive_comment_s)
         try:
-            while (sent := cut.kept.sent()) is not None:
+            while sent is not None:
                 exchange.cut, comments.splice = None, None
                 ended = await self._with_others(exchange, plan, sent, base, comments)
                 if ended in _OVER:
                     return
                 if ended is not _Ended.CUT or (following := _cut_of(exchange)) is None:
                     break
-                cut, failure = following, exchange.failure
+                cut, failure, sent = following, exchange.failure, following.kept.sent()
         finally:
             comments.stop()
         exchange.cut, exchange.failure = None, failure
@@ -103,7 +104,7 @@ class Resumption:
             candidate, place = chosen
             attempt = self._enter(exchange, candidate, place)  # first: it gives the place back, whatever happens
             try:
-                request = plan.build(candidate)
+                request = (plan.rest or plan.build)(candidate)
                 found = ways(plan.operation, candidate.service.protocol, request.body, sent)
                 way = found[refused]
                 comments.splice = splice = Splice(sent, goes_on=way.goes_on, note=_note(candidate, way))
@@ -198,7 +199,7 @@ def _others(exchange: Exchange, plan: Plan) -> tuple[Candidate, ...]:
     """Services of the model that was cut, but for those that were asked already."""
     first = next(each.candidate for each in exchange.tried if each.outcome == "cut")
     asked = {each.candidate.service.service_id for each in exchange.tried}
-    return tuple(each for each in plan.candidates if each.service.service_id not in asked and _same_model(each, first))
+    return tuple(each for each in plan.candidates if each.service.service_id not in asked and same_model(each, first))
 
 
 def _differs(tried: Tried, reason: str) -> _Ended:
@@ -211,20 +212,5 @@ def _cut_of(exchange: Exchange) -> Cut | None:
     return exchange.cut
 
 
-def resumable(candidate: Candidate, operation: Operation | None, candidates: tuple[Candidate, ...]) -> bool:
-    """Whether a cut stream of this candidate could be continued by another one, and may be."""
-    role = candidate.role
-    if operation is None or len(candidates) < 2 or (role is not None and role.routing_policy.no_resume):
-        return False
-    return any(each is not candidate and _same_model(each, candidate) for each in candidates)
-
-
-def _same_model(one: Candidate, other: Candidate) -> bool:
-    if one.asset.asset_id == other.asset.asset_id:
-        return True
-    names = {name.casefold() for name in (one.asset.asset_id, *one.asset.aliases)}
-    return any(name.casefold() in names for name in (other.asset.asset_id, *other.asset.aliases))
-
-
 def _note(candidate: Candidate, way: Again) -> bytes:
-    return f": geniehive resumed on {printable(candidate.service.service_id)} ({way.how})\n\n".encode()
+    return RESUMED + f"{printable(candidate.service.service_id)} ({way.how})\n\n".encode()

@@ -24,7 +24,16 @@ from gateway.told import told_in as told_in  # noqa: PLC0414 - whoever reads str
 from geniehive.errors import UpstreamUnavailable
 
 Rewrite = Callable[[bytes], bytes]
-"""Changes whole events on their way; gets one or more at a time."""
+"""Changes whole events on their way; gets one or more at a time. May raise Untold."""
+
+
+class Untold(UpstreamUnavailable):
+    """Events that came well, and whose rewrite is none for the client: it does not have what they say."""
+
+
+class Unreadable(Untold):
+    """Nothing can be made of them. What they said is not known, so nobody can go on from there."""
+
 
 MAX_EVENT_BYTES = 10 * 1024 * 1024
 DONE = b"data: [DONE]\n\n"
@@ -77,6 +86,8 @@ _E = ord("e")  # as in `event: `
 _EMPTY = frozenset({b"null", b'""', b"[]"})
 _NO_ERROR = frozenset({b"", b"null"})
 _ERROR_TYPES = frozenset({"error", "response.failed"})
+# Reasons of an engine that was stopped (vLLM and SGLang: shut down, paused, told to), not of a model that ended.
+_STOPPED = frozenset({"abort", "error"})
 _LAST_TYPES = frozenset(
     {"transcript.text.done", "speech.audio.done", "image_generation.completed", "image_edit.completed", *ENDS}
 )
@@ -98,6 +109,7 @@ class SseScanner:
         rewrite: Rewrite | None = None,
         keep: Callable[[bytes], None] | None = None,
         choices: int = 1,
+        finishes: bool = False,
     ) -> None:
         self.events = 0
         """Complete events seen, comments not counted."""
@@ -106,7 +118,7 @@ class SseScanner:
         self.finished = False
         """Whether the engine said that it finished: by a finish_reason of each of `choices`, or a last event."""
         self.done = False
-        """Whether `[DONE]` was seen; what follows it is dropped."""
+        """Whether `[DONE]` was seen, of a stream that `finishes` behind its finish; what follows it is dropped."""
         self.error: bytes | None = None
         """The data of the first error event; it is not passed on, and what follows it is dropped."""
         self.tokens: int | None = None
@@ -121,8 +133,9 @@ class SseScanner:
         self.bytes = 0
         """Of the stream, as it came."""
         self.over = False
-        """Whether nothing that follows would be passed on: `[DONE]` or an error was seen."""
+        """Whether nothing that follows would be passed on: `[DONE]`, an error, or that the engine was stopped."""
         self._unfinished = set(range(choices)) if choices > 1 else None
+        self._finishes = finishes
         self._held = bytearray()
         self._max_event_bytes = max_event_bytes
         self._max_bytes = max_bytes
@@ -243,8 +256,9 @@ class SseScanner:
     def _look_at(self, event: bytes, data: bytes) -> bool:
         self.events += 1
         if data == b"[DONE]":
-            self.done = self.over = True
-            return True
+            self.over = True
+            self.done = self.finished or not self._finishes
+            return self.done
         try:
             if not data.isascii():
                 data.decode()  # texts that are not looked at are not checked by the parser
@@ -291,6 +305,9 @@ class SseScanner:
             self._timings = bytes(seen.timings) or self._timings
         for choice in seen.choices or ():
             if choice.finish_reason:
+                if self._finishes and str(choice.finish_reason) in _STOPPED:
+                    self.over = True
+                    return False
                 self.content = True
                 self.finished = self._unfinished is None or self._all_finished(choice.index)
                 self._timings = bytes(seen.timings) or self._timings

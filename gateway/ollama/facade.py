@@ -29,6 +29,8 @@ from gateway.openai.generate import engine_headers
 from gateway.openai.shaping import Shaper, Shaping
 from gateway.permits import check_name, may_name
 from gateway.plan import Plan
+from gateway.resumable import Keeper
+from gateway.resume_sent import Transcript
 from gateway.router import Router
 from gateway.sse import Rewrite
 from gateway.upstream import UpstreamRequest
@@ -60,6 +62,7 @@ class Facade:
         self._attempts = attempts
         self._limits = limits
         self._version = version
+        self._keeper = Keeper(limits)
         self._parser = ThreadPoolExecutor(1, "parser")
         self._shapers = {operation: Shaper(operation, limits.dropped_parameters) for operation in _SHAPED}
 
@@ -156,6 +159,8 @@ class Facade:
             rewrite=partial(_rewrite, shaping, question, clock),
             held_bytes=_TRANSLATED,
         )
+        if question.stream:
+            plan = self._keeper.kept(plan, question.operation, partial(_transcript, shaping))
         return await self._attempts.run(exchange, plan)
 
     async def _read(self, exchange: Exchange) -> bytes:
@@ -213,6 +218,10 @@ def today() -> str:
 def _rewrite(shaping: Shaping, question: ask.Question, clock: tell.Clock, candidate: Candidate) -> Rewrite:
     lines, strip = tell.Lines(question.kind, question.model, clock), shaping.rewrite(candidate)
     return lines if strip is None else lambda block: lines(strip(block))
+
+
+def _transcript(shaping: Shaping, candidate: Candidate, most: int) -> Transcript:
+    return Transcript(most, hides=shaping.rewrite(candidate) is not None)
 
 
 def _in_ollamas_words(handler: Callable[[Exchange], Awaitable[web.StreamResponse]]) -> Handler:

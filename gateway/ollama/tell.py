@@ -2,7 +2,8 @@
 
 Times are nanoseconds. They are the engine's own where it tells them (llama.cpp's `timings`), else what was seen here,
 and left out where neither knows. A stream ends with `done: true` only if the engine came to its end; one that breaks
-ends with a line that has `error`.
+ends with a line that has `error`. One that was cut and went on elsewhere says so at its end, in `geniehive_resumed`:
+a line of JSON takes no comment.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from gateway.errors import message_in
+from gateway.resume_sent import RESUMED
 from gateway.sse import data_of, split_events
 from geniehive.errors import GenieHiveError, UpstreamUnavailable
 
@@ -84,10 +86,18 @@ class Lines:
         self._seen: Json = {}
         self._first_s: float | None = None
         self._over = False
+        self._resumed: list[str] = []  # who went on with it, and how
 
     def __call__(self, block: bytes) -> bytes:
         """The lines that these events make."""
-        return b"".join([self._event(data) for event in split_events(block) if (data := data_of(event)) is not None])
+        lines = []
+        for event in split_events(block):
+            data = data_of(event)
+            if data is not None:
+                lines.append(self._event(data))
+            elif event.startswith(RESUMED):
+                self._resumed.append(event[len(RESUMED) :].strip().decode())
+        return b"".join(lines)
 
     def end(self) -> bytes:
         """The last line, once: the stream came to its end."""
@@ -96,6 +106,9 @@ class Lines:
         self._over = True
         lines = self._tool_calls()
         last = _line(self._kind, self._model, self._clock, "", "", [])
+        if self._resumed:  # the clock of the last engine knows nothing of those before
+            self._seen.pop("timings", None)
+            last["geniehive_resumed"] = self._resumed
         return lines + _written({**last, **_last(self._reason, self._seen, self._clock, self._first_s)})
 
     def _event(self, data: bytes) -> bytes:

@@ -6,7 +6,7 @@ reaches the engine byte for byte.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -19,8 +19,8 @@ from gateway.openai.body import JsonBody, parse
 from gateway.openai.bulk import AT_ONCE
 from gateway.openai.conversation import ask_of
 from gateway.openai.shaping import Shaper, Shaping
+from gateway.resumable import Keeper
 from gateway.resume_sent import Transcript
-from gateway.resumption import resumable
 from gateway.router import Router
 from gateway.server.request import text
 from gateway.upstream import UpstreamRequest
@@ -64,7 +64,7 @@ class Generate:
         self._router = router
         self._attempts = attempts
         self._limits = limits
-        self._resumes = limits.max_resume_bytes > 0 and limits.max_resumptions > 0
+        self._keeper = Keeper(limits)
         self._parser = ThreadPoolExecutor(1, "parser")  # two would only wait for the interpreter, and the loop for both
 
     def handler(self, operation: Operation, path: str) -> Handler:
@@ -92,21 +92,13 @@ class Generate:
         plan = plan._replace(grace_s=_grace(body))
         if "n" in body.fields:
             plan = plan._replace(choices=_choices(body))
-        if len(plan.candidates) > 1 and self._resumes:
-            plan = plan._replace(operation=operation, keep=self._keeper(shaping, operation, plan.candidates))
-        return plan
+        if len(plan.candidates) < 2:
+            return plan
 
-    def _keeper(
-        self, shaping: Shaping, operation: Operation, candidates: tuple[Candidate, ...]
-    ) -> Callable[[Candidate], Transcript | None]:
-        """What keeps the streams of candidates that another one could continue."""
+        def transcript(candidate: Candidate, most: int) -> Transcript:
+            return Transcript(most, hides=shaping.rewrite(candidate) is not None)
 
-        def keep(candidate: Candidate) -> Transcript | None:
-            if not resumable(candidate, operation, candidates):
-                return None
-            return Transcript(self._limits.max_resume_bytes, hides=shaping.rewrite(candidate) is not None)
-
-        return keep
+        return self._keeper.kept(plan, operation, transcript)
 
     async def parsed(self, exchange: Exchange, raw: bytes) -> JsonBody:
         """The checked body. A large one is parsed in a thread, one at a time, while other requests go on."""

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from geniehive.errors import UpstreamUnavailable
+from gateway.sse import Unreadable
 
 
 class _Function(msgspec.Struct):
@@ -93,11 +93,11 @@ _decoder = msgspec.json.Decoder(_Answer)
 
 
 def read(data: bytes) -> Said:
-    """A chat completion, or a chunk of one. Raises UpstreamUnavailable for anything else."""
+    """A chat completion, or a chunk of one. Raises Unreadable for anything else."""
     try:
         seen = _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise UpstreamUnavailable("the engine's answer is not a chat completion; is its endpoint right?") from None
+        raise Unreadable("the engine's answer is not a chat completion; is its endpoint right?") from None
     usage = None if seen.usage is None else _usage(seen.usage)
     model = seen.model if isinstance(seen.model, str) else ""
     choice = next((each for each in seen.choices or () if each.index == 0), None)

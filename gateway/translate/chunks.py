@@ -15,7 +15,9 @@ class ChunkReader(ABC):
     """One stream; call it with whole events of the engine, `[DONE]` included. What follows goes into `_out`."""
 
     def __init__(self) -> None:
-        self._begun = self._over = False
+        self.begun = False
+        """Whether its first event is out."""
+        self._over = False
         self._out: list[bytes] = []
 
     def __call__(self, block: bytes) -> bytes:

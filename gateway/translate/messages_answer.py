@@ -46,7 +46,8 @@ class MessageStream(ChunkReader):
         super().__init__()
         self._message_id = message_id
         self._model = model
-        self._thoughts = thoughts
+        self.thoughts = thoughts
+        """Whether the client gets what the model thinks."""
         self._book = CallBook(new_id)
         self._blocks = 0
         self._open = ""  # the kind of the block that takes text now: "text" or "thinking"
@@ -54,10 +55,31 @@ class MessageStream(ChunkReader):
         self._usage: Usage | None = None
         self._refused = False
 
+    # What the client was told by an engine that wrote the message itself, so that a translation may follow it:
+
+    def follow_start(self) -> None:
+        """The message has begun."""
+        self.begun = True
+
+    def follow_block(self, kind: str) -> None:
+        """A block of text or thoughts has begun."""
+        self._open = kind
+        self._blocks += 1
+
+    def follow_call(self, piece: Call) -> None:
+        """A piece of a tool call; the first one begins its block."""
+        self._call(piece)
+        self._out.clear()
+
+    def follow_stop(self) -> None:
+        """The block that was being written is at its end."""
+        self._close_all()
+        self._out.clear()
+
     def _take(self, said: Said) -> None:
-        if not self._begun:
+        if not self.begun:
             self._start(said.model or self._model)
-        if said.thought and self._thoughts:
+        if said.thought and self.thoughts:
             self._say("thinking", said.thought)
         if said.text or said.refusal:
             self._refused = self._refused or bool(said.refusal)
@@ -73,7 +95,7 @@ class MessageStream(ChunkReader):
                 self._finish()  # usage comes last, in a chunk of its own
 
     def _start(self, model: str) -> None:
-        self._begun = True
+        self.begun = True
         message = {**_message(self._message_id, model), "content": [], "stop_reason": None, "stop_sequence": None}
         self._write({"type": "message_start", "message": {**message, "usage": _usage(Usage())}})
 
@@ -110,7 +132,7 @@ class MessageStream(ChunkReader):
             self._write({"type": "content_block_stop", "index": index})
 
     def _finish(self) -> None:
-        if self._over or not self._begun:
+        if self._over or not self.begun:
             return
         self._over = True
         self._close_all()

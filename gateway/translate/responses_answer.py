@@ -44,6 +44,7 @@ class Frame:
         self, body: Json, response_id: str, created: int, new_id: Callable[[str], str], toolbox: Toolbox
     ) -> None:
         self.response_id = response_id
+        """Of the response."""
         self.new_id = new_id
         self.toolbox = toolbox
         text, reasoning = body.get("text"), body.get("reasoning")

@@ -70,8 +70,48 @@ class ResponseStream(ChunkReader):
         """The number of the next event."""
         return self._sequence
 
+    @property
+    def response_id(self) -> str:
+        """As the client knows it."""
+        return self._frame.response_id
+
+    # What the client was told by an engine that wrote the response itself, so that a translation may follow it:
+
+    def follow_number(self, sequence: int) -> None:
+        """The number that the next event has."""
+        self.begun, self._sequence = True, sequence
+
+    def follow_part(self, kind: str, item_id: str) -> None:
+        """A part has begun, of the item that is being written or of a new one."""
+        talk = self._talk
+        if talk is None:
+            talk = self._talk = _Talk(kind, item_id, len(self._items))
+            self._items.append({})
+        else:
+            talk.parts.append(talk.part())
+            talk.kind, talk.text, talk.logprobs = kind, "", []
+
+    def follow_text(self, text: str, logprobs: tuple[Any, ...]) -> None:
+        """A piece of the part that is being written."""
+        if self._talk is not None:
+            self._talk.text += text
+            self._talk.logprobs += logprobs
+
+    def follow_call(self, piece: Call, item_id: str | None = None) -> None:
+        """A piece of a call; the first one comes with the id of its item."""
+        self._call(piece)
+        if item_id is not None:
+            self._ids[len(self._items) - 1] = item_id
+        self._out.clear()
+
+    def follow_item(self, item: Json) -> None:
+        """The item that was being written is at its end."""
+        self._talk = None
+        self._book.closing(last=True)
+        self._items[-1] = item
+
     def _take(self, said: Said) -> None:
-        if not self._begun:
+        if not self.begun:
             self._start(said.model or self._model)
         if said.thought:
             self._say("thought", said.thought, ())
@@ -90,7 +130,7 @@ class ResponseStream(ChunkReader):
                 self._finish()  # usage comes last, in a chunk of its own
 
     def _start(self, model: str) -> None:
-        self._begun, self._model = True, model
+        self.begun, self._model = True, model
         for kind in ("response.created", "response.in_progress"):
             self._write(kind, response=self._frame.response("in_progress", model, []))
 
@@ -164,7 +204,7 @@ class ResponseStream(ChunkReader):
             self._close_call(call)
 
     def _finish(self) -> None:
-        if self._over or not self._begun:
+        if self._over or not self.begun:
             return
         self._over = True
         self._close_all()

@@ -171,6 +171,9 @@ STREAMS = {
     "closed in the stream": Case((*_BEGUN, CLOSE), CUT),
     "hang in the stream": Case((*_BEGUN, HANG), CUT, silent=True),
     "a clean end without a finish": Case((*_BEGUN, LAST_CHUNK, KEEP), CUT),
+    "[DONE] without a finish": Case((*_BEGUN, chunk(DONE), LAST_CHUNK, KEEP), CUT),
+    "[DONE] in the event's piece": Case((STREAM_HEAD, chunk(delta("go") + DONE), LAST_CHUNK, KEEP), CUT),
+    "a finish of an engine that was stopped": Case((*stream("go", finish="abort"), KEEP), CUT),
     "an error event in the stream": Case((*_BEGUN, chunk(event(BOOM)), chunk(DONE), LAST_CHUNK, KEEP), CUT),
     "a bare error in the stream": Case((*_BEGUN, chunk(event({"error": "boom"})), LAST_CHUNK, KEEP), CUT),
     "a named error in the stream": Case((*_BEGUN, chunk(b'event: error\ndata: {"message":"boom"}\n\n'), HANG), CUT),
@@ -183,7 +186,6 @@ STREAMS = {
     "no [DONE]": Case((*stream("go", "od", done=False), KEEP), WELL),
     "no [DONE], and closed": Case((*stream("go", "od", done=False, end=None), CLOSE), WELL),
     "no [DONE], and hanging": Case((*stream("go", "od", done=False, end=None), HANG), WELL),
-    "[DONE] without a finish": Case((*stream("go", "od", finish=None), KEEP), WELL),
     "no empty line at the end": Case(
         (*_BEGUN, chunk(delta("od")), chunk(delta(finish="stop").rstrip()), LAST_CHUNK, KEEP), WELL
     ),

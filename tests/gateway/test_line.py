@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from gateway.line import BATCH_EVERY, Line, Priority, Waiter
 
-# Who joins (key and number; ! is batch; where: all services by default), and the order in which service 1 takes them.
+# Who joins (key and number; ! is batch; + has begun; where: all services by default), and the order in which service 1
+# takes them.
 SCENARIOS = {
     "one key: first come, first served": ("a1 a2 a3", "a1 a2 a3"),
     "keys take turns": ("a1 a2 a3 b1 b2 c1", "a1 b1 c1 a2 b2 a3"),
@@ -22,12 +23,14 @@ SCENARIOS = {
         "b1 b2 b3 b4 b5 b6 b7 a1! b8 b9 a2!",
     ),
     "keys take turns within batch too": ("a1! a2! b1! b2!", "a1! b1! a2! b2!"),
+    "who has begun goes ahead of all keys, in turn": ("a1 b1 a2+ b2+ c1", "a2+ b2+ a1 b1 c1"),
+    "batch that has begun goes ahead of batch alone": ("a1! b1!+ c1", "c1 b1!+ a1!"),
 }
 
 
 def waiter(name, services=("1", "2")):
-    priority = Priority.BATCH if name.endswith("!") else Priority.INTERACTIVE
-    return Waiter(services, name[0], priority, name)
+    priority = Priority.BATCH if "!" in name else Priority.INTERACTIVE
+    return Waiter(services, name[0], priority, name, begun=name.endswith("+"))
 
 
 @pytest.mark.parametrize(("joined", "order"), SCENARIOS.values(), ids=SCENARIOS)

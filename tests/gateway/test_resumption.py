@@ -163,6 +163,7 @@ async def test_an_answer_that_differs_is_left_alone_and_the_next_service_is_aske
 NOBODY = {
     "everybody differs": (*stream("something else"), KEEP),
     "everybody is shorter": (*stream("one "), KEEP),
+    "everybody is shorter, as is seen late": (STREAM_HEAD, chunk(delta("one ")), 0.1, *stream()[2:], KEEP),
     "everybody fails": (answer(500, BOOM), KEEP),
     "everybody refuses": (answer(400, BOOM), KEEP),
     "nobody streams": (answer(200, {"choices": []}), KEEP),

@@ -174,6 +174,30 @@ TIMINGS = b'"timings":{"cache_n":30,"prompt_n":12,"prompt_ms":250.0,"predicted_n
 END = b'data: {"choices":[{"finish_reason":"stop","delta":{}}],%b}\n\n'
 
 
+@pytest.mark.parametrize("finishes", [True, False])
+def test_done_without_a_finish_is_an_end_only_where_streams_have_no_finish(finishes):
+    scanner = SseScanner(finishes=finishes)
+    text = b'data: {"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":""}]}\n\n'
+    assert scanner.feed(text + b"data: [DONE]\n\n") == (text if finishes else text + b"data: [DONE]\n\n")
+    assert scanner.over
+    assert scanner.complete is not finishes
+
+
+def test_done_behind_one_finish_of_two_is_no_end():
+    scanner = SseScanner(choices=2, finishes=True)
+    scanner.feed(b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n')
+    assert not scanner.complete
+
+
+@pytest.mark.parametrize("reason", ["abort", "error"])
+def test_a_reason_of_an_engine_that_was_stopped_is_no_finish_and_does_not_pass(reason):
+    scanner = SseScanner(finishes=True)
+    event = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"%b"}]}\n\n' % reason.encode()
+    assert scanner.feed(event + b"data: [DONE]\n\n") == b""
+    assert scanner.over
+    assert not scanner.complete
+
+
 def test_llama_cpps_timings_tell_tokens_and_times_where_no_usage_was_asked_for():
     scanner = SseScanner()
     scanner.feed(END % TIMINGS)
