@@ -21,6 +21,7 @@ _LINES = {status.value: f" {status.value} {status.phrase}\r\n" for status in HTT
 Ending = Callable[[GenieHiveError, bytes], bytes]
 """The events that end a broken stream in a dialect, from the error and from its body in OpenAI's envelope."""
 
+_SIZES = [b"%x\r\n" % size for size in range(1024)]  # what stands before a chunk, for the usual ones
 _JOINED = 64 * 1024  # a body up to this goes out in one piece with its head; a larger one is not copied
 
 
@@ -121,7 +122,7 @@ class Stream(Answer):
             transport = connection.transport
             if transport is None or transport.is_closing():
                 raise ConnectionResetError("the client is gone")
-            transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunks else data)
+            transport.write(_chunk(data) if self._chunks else data)
         return not connection.writing_paused
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -137,6 +138,12 @@ class Stream(Answer):
             if self._chunks:
                 self._connection.write(b"0\r\n\r\n")
             await self._connection.drain()
+
+
+def _chunk(data: bytes) -> bytes:
+    """Framed as HTTP/1.1 wants it (RFC 9112, 7.1); not for empty data, which would be the end."""
+    size = len(data)
+    return b"".join((_SIZES[size] if size < len(_SIZES) else b"%x\r\n" % size, data, b"\r\n"))
 
 
 def header_lines(headers: dict[str, str]) -> str:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+
+import msgspec
 
 from gateway.errors import NO_STREAMS, error_body
 from gateway.exchange import Exchange
@@ -37,7 +38,7 @@ _POLL_S = 0.25  # before an engine that is loading is asked again; then twice as
 _HELD_EVENTS = 1024 * 1024  # of a stream before its first content
 
 
-class Begun(NamedTuple):
+class Begun(msgspec.Struct, frozen=True, eq=False):
     """An answer whose first byte is there: a stream with its scanner, or a body (with the rest still to be read)."""
 
     upstream: UpstreamResponse

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from gateway.resume_sent import Sent
 from gateway.sse import Rewrite
 from gateway.upstream import UpstreamRequest
@@ -49,7 +51,7 @@ class Cut(NamedTuple):
     rewrite: Rewrite | None
 
 
-class Plan(NamedTuple):  # a frozen dataclass takes ten times as long to make
+class Plan(msgspec.Struct, frozen=True, eq=False):  # a frozen dataclass takes ten times as long to make, a tuple three
     """What to ask, of whom."""
 
     candidates: tuple[Candidate, ...]

@@ -28,18 +28,18 @@ _choices = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 
 def strip_body(body: bytes) -> bytes:
     """An answer without a stream. What is no chat completion, or only the beginning of one, stays as it is."""
-    return body if REASONED not in body else _strip(body)
+    return body if body.find(REASONED) < 0 else _strip(body)
 
 
 def strip_events(block: bytes) -> bytes:
     """Whole events of a stream."""
-    if REASONED not in block:
+    if block.find(REASONED) < 0:  # not `in`, which makes an exception first and throws it away
         return block
     return b"".join([_strip_event(event) for event in split_events(block)])
 
 
 def _strip_event(event: bytes) -> bytes:
-    data = data_of(event) if REASONED in event else None
+    data = data_of(event) if event.find(REASONED) >= 0 else None
     if data is None:
         return event
     kept = _strip(data)

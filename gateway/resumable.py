@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from gateway.plan import Kept, Plan
 from geniehive.config import GatewayConfig
 from geniehive.resources import Operation
@@ -30,7 +32,7 @@ class Keeper:
         def keep(candidate: Candidate) -> Kept | None:
             return made(candidate, self._most) if resumable(candidate, candidates) else None
 
-        return plan._replace(operation=operation, keep=keep)
+        return replace(plan, operation=operation, keep=keep)
 
 
 def resumable(candidate: Candidate, candidates: tuple[Candidate, ...]) -> bool:

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from enum import Enum
 
+from msgspec.structs import replace
+
 from gateway.admission import Place
 from gateway.answers import Stream
 from gateway.attempt import Attempt
@@ -108,7 +110,7 @@ class Resumption:
                 found = ways(plan.operation, candidate.service.protocol, request.body, sent)
                 way = found[refused]
                 comments.splice = splice = Splice(sent, goes_on=way.goes_on, note=_note(candidate, way))
-                again = _plan(plan, request._replace(body=way.body), splice, base, sent)
+                again = _plan(plan, replace(request, body=way.body), splice, base, sent)
                 attempt.tried.resumed = way.how
                 ended = await self._one(exchange, again, attempt, splice)
             finally:
@@ -188,7 +190,8 @@ class _Comments:
 
 def _plan(plan: Plan, request: UpstreamRequest, splice: Splice, base: Rewrite | None, sent: Sent) -> Plan:
     """The plan of one attempt to go on; `base` is what becomes of events at last, as from the start."""
-    return plan._replace(
+    return replace(
+        plan,
         build=lambda _candidate: request,
         rewrite=lambda _candidate: splice if base is None else lambda block: base(splice(block)),
         keep=lambda _candidate: Spliced(sent),

@@ -83,6 +83,9 @@ class _Later(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Event)
 _later = msgspec.json.Decoder(_Later)
 _E = ord("e")  # as in `event: `
+# A byte is looked for by its number: in CPython `b"\r" in data` costs an exception that is made and thrown away.
+_CR = ord("\r")
+_LF = ord("\n")
 _EMPTY = frozenset({b"null", b'""', b"[]"})
 _NO_ERROR = frozenset({b"", b"null"})
 _ERROR_TYPES = frozenset({"error", "response.failed"})
@@ -167,11 +170,12 @@ class SseScanner:
         if self.over:
             return b""
         held = self._held
-        if not held and chunk.endswith(b"\n\n"):  # the usual case: whole events in one chunk
-            if chunk.count(b"\n") != 2 or not chunk.startswith(b"data: ") or b"\r" in chunk:
+        if not held and chunk[-2:] == b"\n\n":  # the usual case: whole events in one chunk
+            data = chunk[6:-2]
+            if _LF in data or chunk[:6] != b"data: " or _CR in data:
                 passed = self._pass_each(chunk)
             else:  # the most usual: just one
-                passed = chunk if self._look_at(chunk, chunk[6:-2]) else b""
+                passed = chunk if self._look_at(chunk, data) else b""
             if self._keep is not None and passed:
                 self._keep(passed)
             return passed if self.rewrite is None or not passed else self.rewrite(passed)
@@ -204,7 +208,7 @@ class SseScanner:
 
     def _pass(self, block: bytes) -> bytes:
         """Look at each event of a block of whole ones; the block itself goes on unless an event must not."""
-        if block.count(b"\n") == 2 and block.endswith(b"\n\n") and b"\r" not in block:  # one event: the usual case
+        if block.count(b"\n") == 2 and block.endswith(b"\n\n") and _CR not in block:  # one event: the usual case
             passed = block if self._look(block) else b""
         else:
             passed = self._pass_each(block)
@@ -213,13 +217,13 @@ class SseScanner:
         return passed if self.rewrite is None else self.rewrite(passed)
 
     def _pass_each(self, block: bytes) -> bytes:
-        if b"\r" in block or not block.endswith(b"\n\n"):
+        if _CR in block or not block.endswith(b"\n\n"):
             return self._pass_any(block)
         parts = block.split(b"\n\n")
         del parts[-1]
         kept = 0
         for at, part in enumerate(parts):  # each an event without its empty line
-            if part.startswith(b"data: ") and b"\n" not in part:  # the usual case
+            if part[:6] == b"data: " and _LF not in part:  # the usual case
                 passes = self._look_at(part, part[6:])
             else:
                 passes = self._look(part + b"\n\n")
@@ -330,7 +334,7 @@ def _speaks(delta: dict[str, msgspec.Raw] | None) -> bool:
 
 def split_events(block: bytes) -> list[bytes]:
     """Whole events, each with the empty line that ends it."""
-    if b"\r" not in block:
+    if _CR not in block:
         events = [part + b"\n\n" for part in block.split(b"\n\n")]
         last = events.pop()
         return events if last == b"\n\n" else [*events, last[:-2]]
@@ -343,7 +347,7 @@ def split_events(block: bytes) -> list[bytes]:
 
 def data_of(event: bytes) -> bytes | None:
     """The data of an event, its lines joined by line feeds; None if it has none."""
-    if event.startswith(b"data: ") and event.endswith(b"\n\n") and event.count(b"\n") == 2 and b"\r" not in event:
+    if event.startswith(b"data: ") and event.endswith(b"\n\n") and event.count(b"\n") == 2 and _CR not in event:
         return event[6:-2]
     lines = []
     for line in _LINE_END.split(event.removeprefix(_BOM)):

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+from msgspec.structs import replace
+
 from gateway import web
 from gateway.attempts import Attempts, Plan
 from gateway.exchange import Exchange
@@ -89,9 +91,9 @@ class Generate:
 
     def _streamed(self, plan: Plan, body: JsonBody, shaping: Shaping, operation: Operation) -> Plan:
         """What a stream needs beyond that."""
-        plan = plan._replace(grace_s=_grace(body))
+        plan = replace(plan, grace_s=_grace(body))
         if "n" in body.fields:
-            plan = plan._replace(choices=_choices(body))
+            plan = replace(plan, choices=_choices(body))
         if len(plan.candidates) < 2:
             return plan
 

@@ -67,7 +67,7 @@ class Shaping(msgspec.Struct, eq=False):
         """A candidate's answer without a stream, as the client gets it. Raises UpstreamUnavailable for a web page."""
         if content_type != "application/json":
             content_type, content = as_it_is(candidate, content_type, content)
-        if REASONED in content and self._strips(candidate):
+        if content.find(REASONED) >= 0 and self._strips(candidate):
             content = strip_body(content)
         return content_type, content
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -64,7 +63,7 @@ class Connection(asyncio.Protocol):
         """Called when the client takes bytes again, after it had not."""
         self.idle_since = 0.0
         """When the last answer was out, by the monotonic clock; 0 while there is something to do."""
-        self._requests: deque[Request | Refused] = deque()
+        self._requests: list[Request | Refused] = []  # few, and a deque has 600 bytes from the start
         self._body: Body | None = None  # of the request whose body is being read off the wire
         self._task: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -339,7 +338,7 @@ class Connection(asyncio.Protocol):
                         await self._waiter
                     finally:
                         self._waiter = None
-                request = requests.popleft()
+                request = requests.pop(0)
                 if self._held and len(requests) <= _MOST_WAITING and self._body is None:
                     self.go_on()
                 if isinstance(request, Refused):

@@ -8,6 +8,8 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+import msgspec
+
 Body = bytes | AsyncIterator[bytes]
 
 _PORTS = {"http": 80, "https": 443}
@@ -19,7 +21,7 @@ _METHODS = frozenset(
 _FRAMING = frozenset({"host", "connection", "transfer-encoding"})  # the relay's own to set
 
 
-class UpstreamRequest(NamedTuple):
+class UpstreamRequest(msgspec.Struct, frozen=True):
     """What to send; `body` as an iterator is sent chunked unless the headers give its length."""
 
     method: str

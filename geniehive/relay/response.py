@@ -8,7 +8,6 @@ take makes the connection stop reading, and so the engine stop sending.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Protocol
@@ -62,7 +61,7 @@ class UpstreamResponse(msgspec.Struct, eq=False):
 
     _wire: Wire | None
     _loop: asyncio.AbstractEventLoop
-    _pieces: deque[bytes] = msgspec.field(default_factory=deque)
+    _pieces: list[bytes] = []  # each has its own (msgspec copies it)
     _size: int = 0
     _waiter: asyncio.Future[None] | None = None
     _sink: Sink | None = None
@@ -106,7 +105,7 @@ class UpstreamResponse(msgspec.Struct, eq=False):
             pieces = self._pieces
             if len(pieces) == 1 and self._decoder is None and self._size <= _HELD:  # the usual case
                 self._size = 0
-                return pieces.popleft()
+                return pieces.pop()
             if piece := self._next():
                 return piece
             if self._failure is not None:
@@ -120,7 +119,7 @@ class UpstreamResponse(msgspec.Struct, eq=False):
         pieces = self._pieces
         if self._complete and len(pieces) == 1 and self._decoder is None and self._failure is None:
             self._size = 0
-            return pieces.popleft()
+            return pieces.pop()
         return None
 
     def push_to(self, sink: Sink) -> None:
