@@ -297,7 +297,8 @@ class ResponsesDialogue(Dialogue):
 
         def watch(block: bytes) -> bytes:
             self._heard = heard
-            heard.first, heard.last = heard.first or block, block
+            if block.find(b"data:") >= 0:  # comments tell neither the id nor a number
+                heard.first, heard.last = heard.first or block, block
             if kept and (b'"response.completed"' in block or b'"response.incomplete"' in block):
                 for found, size in _responses_in(block):
                     self._keep(found, size)

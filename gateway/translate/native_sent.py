@@ -15,6 +15,7 @@ from typing import Any, Final
 from gateway.resume_sent import ARGUMENTS, CONTENT, NAME, Channel, Json, Part, Sent, Unclear, events_in
 from gateway.sse import Rewrite
 from gateway.translate.chat import Call
+from geniehive.errors import InvalidRequest
 
 THOUGHT: Final[Channel] = ("reasoning_content", 0)
 REFUSAL: Final[Channel] = ("refusal", 0)
@@ -68,7 +69,7 @@ class NativeTranscript(ABC):
         try:
             for event in events_in(b"".join(kept)):
                 self._event(event)
-        except Unclear:
+        except (Unclear, InvalidRequest):  # the latter: what was asked has no translation, so neither has its answer
             self._sent.clear = False
 
     def _say(self, channel: Channel, text: str) -> None:

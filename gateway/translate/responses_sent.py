@@ -73,13 +73,13 @@ class ResponseTranscript(NativeTranscript):
             self._begin_part(object_of(event.get("part")))
         elif kind in _DELTAS:
             self._more(_DELTAS[kind], event)
-        elif kind == _ARGUED and self._item is not None:
+        elif kind == _ARGUED and self._item is not None and self._item["type"] == "function_call":
             self._stream.follow_call(self._argue(event.get("delta")))
         elif kind in _ENDINGS:
             self._ending = True
             self._kind = "" if kind == _PARTS_END else self._kind
         elif kind == "response.output_item.done" and self._item is not None:
-            self._stream.follow_item(object_of(event.get("item")))
+            self._stream.follow_item(object_of(event.get("item")), self._items - 1)
             self._item, self._kind, self._ending = None, "", False
         elif kind not in _WAITS:
             raise Unclear

@@ -104,11 +104,11 @@ class ResponseStream(ChunkReader):
             self._ids[len(self._items) - 1] = item_id
         self._out.clear()
 
-    def follow_item(self, item: Json) -> None:
-        """The item that was being written is at its end."""
+    def follow_item(self, item: Json, place: int) -> None:
+        """The item that was being written is at its end; it may have had no part (thoughts that are not told)."""
         self._talk = None
         self._book.closing(last=True)
-        self._items[-1] = item
+        self._items[place:] = [item]
 
     def _take(self, said: Said) -> None:
         if not self.begun:

@@ -232,6 +232,19 @@ async def test_a_long_stream_is_read_in_parts_and_goes_on():
         assert is_one_stream(path, (await ask(gw, path)).content, whole)
 
 
+async def test_a_long_response_passes_whole_whose_tools_only_its_engine_has():
+    """More of it than is kept unread: reading it must not harm it."""
+    path, script = "/v1/responses", (*ROLE, *(chunk(delta(f"word {n} ")) for n in range(2000)), *finished())
+    whole = await unbroken(path, script)
+    async with (
+        upstream(written(told(path, whole), CLOSE)) as engine,
+        upstream(WHOLE) as other,
+        gateway(native(1, engine.url), native(2, other.url)) as gw,
+    ):
+        found = await ask(gw, path, tools=[{"type": "file_search", "vector_store_ids": ["v"]}])
+    assert told(path, found.content) == told(path, whole)
+
+
 LIMITS = {"/v1/messages": {"max_tokens": 900}, "/v1/responses": {"max_output_tokens": 900}}
 
 

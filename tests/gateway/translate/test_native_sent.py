@@ -26,9 +26,9 @@ def wire(*told):
     return b"".join(f"event: {each['type']}\ndata: {json.dumps(each)}\n\n".encode() for each in told)
 
 
-def response(*told, most=1000, able=True):
+def response(*told, most=1000, able=True, tools=None):
     def make(response):
-        return ResponseStream(Frame({}, response["id"], 1, counted(), Toolbox(None)), "m")
+        return ResponseStream(Frame({}, response["id"], 1, counted(), Toolbox(tools)), "m")
 
     made = ResponseTranscript(most, lambda: able, make, lambda stream: stream)
     made.keep(wire(*told))
@@ -125,3 +125,41 @@ ODD = {
 def test_nobody_goes_on_behind_an_event_of_another_kind(odd):
     assert message().sent() is not None
     assert message(odd).sent() is None
+
+
+@pytest.mark.parametrize("before", [(), ("hi",)], ids=["first", "behind a message"])
+def test_a_response_has_an_item_without_parts_and_goes_on_behind_it(before):
+    told = [CREATED]
+    talk = {"type": "message", "id": "msg_x", "content": []}
+    for text in before:
+        told += [
+            {"type": "response.output_item.added", "item": talk},
+            {"type": "response.content_part.added", "part": {"type": "output_text", "text": ""}},
+            {"type": "response.output_text.delta", "delta": text},
+            {"type": "response.output_text.done", "text": text},
+            {"type": "response.content_part.done", "part": {"type": "output_text", "text": text}},
+            {"type": "response.output_item.done", "item": talk},
+        ]
+    told += [
+        {"type": "response.output_item.added", "item": THINKS},
+        {"type": "response.output_item.done", "item": THINKS},
+    ]
+    made = response(*told, {"type": "response.output_item.added", "item": CALLS})
+    assert made.sent() is not None
+    found = events(made.onward(None)(chunk(tool_calls=[{"index": 0, "function": {"arguments": "{}"}}]) + LAST))
+    whole = found[-1]["response"]["output"]
+    assert [each["type"] for each in whole] == [*("message" for _ in before), "reasoning", "function_call"]
+    assert whole[-1]["arguments"] == "{}"
+    assert found[0]["output_index"] == len(whole) - 1
+
+
+def test_a_response_whose_tools_only_its_engine_has_is_kept_without_harm():
+    assert response(CREATED, tools=[{"type": "file_search"}]).sent() is None
+
+
+def test_arguments_belong_to_a_call():
+    message = {"type": "response.output_item.added", "item": {"type": "message", "id": "msg_x", "content": []}}
+    part = {"type": "response.content_part.added", "part": {"type": "output_text", "text": ""}}
+    argued = {"type": "response.function_call_arguments.delta", "delta": "{}"}
+    assert response(CREATED, message, part).sent() is not None
+    assert response(CREATED, message, part, argued).sent() is None
