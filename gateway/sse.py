@@ -138,6 +138,7 @@ class SseScanner:
         self.over = False
         """Whether nothing that follows would be passed on: `[DONE]`, an error, or that the engine was stopped."""
         self._unfinished = set(range(choices)) if choices > 1 else None
+        self._begun: set[int] = set()  # of them
         self._finishes = finishes
         self._held = bytearray()
         self._max_event_bytes = max_event_bytes
@@ -261,7 +262,7 @@ class SseScanner:
         self.events += 1
         if data == b"[DONE]":
             self.over = True
-            self.done = self.finished or not self._finishes
+            self.done = self.finished or not self._finishes or self._rest_never_began()
             return self.done
         try:
             if not data.isascii():
@@ -277,7 +278,7 @@ class SseScanner:
         if event[0] == _E:  # it may be named an error
             return self._learn(seen, event, data)
         for choice in seen.choices or ():
-            if choice.finish_reason or not self.content:
+            if choice.finish_reason or not self.content or self._unfinished is not None:
                 return self._learn(seen, event, data)
         return True
 
@@ -307,18 +308,27 @@ class SseScanner:
             self._learn_typed(seen.type, data)
         if seen.usage is not None or self.finished:  # they come with the end or behind it
             self._timings = bytes(seen.timings) or self._timings
-        for choice in seen.choices or ():
-            if choice.finish_reason:
-                if self._finishes and str(choice.finish_reason) in _STOPPED:
-                    self.over = True
-                    return False
-                self.content = True
-                self.finished = self._unfinished is None or self._all_finished(choice.index)
-                self._timings = bytes(seen.timings) or self._timings
-                self.finish_reason = str(choice.finish_reason)[:LONGEST_REASON]
-            elif not self.content and isinstance(choice, _Choice):
-                self.content = bool(choice.text) or _speaks(choice.delta)
+        return all(self._learn_choice(choice, seen) for choice in seen.choices or ())
+
+    def _learn_choice(self, choice: _Choice | _Ended, seen: _Event | _Later) -> bool:
+        """Whether it may go on: not what says that the engine was stopped."""
+        if self._unfinished and type(choice.index) is int and choice.index in self._unfinished:
+            self._begun.add(choice.index)
+        if choice.finish_reason:
+            if self._finishes and str(choice.finish_reason) in _STOPPED:
+                self.over = True
+                return False
+            self.content = True
+            self.finished = self._unfinished is None or self._all_finished(choice.index)
+            self._timings = bytes(seen.timings) or self._timings
+            self.finish_reason = str(choice.finish_reason)[:LONGEST_REASON]
+        elif not self.content and isinstance(choice, _Choice):
+            self.content = bool(choice.text) or _speaks(choice.delta)
         return True
+
+    def _rest_never_began(self) -> bool:
+        """Whether the engine finished each of the choices that it began: Ollama, for one, makes one whatever `n` is."""
+        return self.finish_reason is not None and self._begun.isdisjoint(self._unfinished or ())
 
     def _all_finished(self, index: Any) -> bool:
         """Whether each of several choices has finished, now that this one has."""

@@ -72,7 +72,7 @@ def open_files() -> float:
 
 def affordable(max_connections: int, files: float) -> int:
     """How many clients may be connected, so that there is a socket to an engine for each of them."""
-    return int(max(1, min(max_connections, (files - OWN_FILES) // 2)))
+    return int(max(1, min(max_connections, (files - OWN_FILES) / 2)))
 
 
 def too_few(max_connections: int, files: float) -> str | None:

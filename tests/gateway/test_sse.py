@@ -183,10 +183,22 @@ def test_done_without_a_finish_is_an_end_only_where_streams_have_no_finish(finis
     assert scanner.complete is not finishes
 
 
-def test_done_behind_one_finish_of_two_is_no_end():
+ONE_ENDS = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+
+
+def test_done_behind_one_finish_of_two_that_began_is_no_end():
     scanner = SseScanner(choices=2, finishes=True)
-    scanner.feed(b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n')
+    scanner.feed(b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n')
+    scanner.feed(b'data: {"choices":[{"index":1,"delta":{"content":"b"}}]}\n\n')
+    scanner.feed(ONE_ENDS)
     assert not scanner.complete
+
+
+def test_an_engine_that_makes_one_choice_where_two_were_asked_for_comes_to_an_end():
+    scanner = SseScanner(choices=2, finishes=True)
+    scanner.feed(b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n')
+    assert scanner.feed(ONE_ENDS) == ONE_ENDS
+    assert scanner.complete
 
 
 @pytest.mark.parametrize("reason", ["abort", "error"])
