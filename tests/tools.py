@@ -1,4 +1,4 @@
-"""Programs that are not Python packages (grpcurl, buf, curl): where they are, and what a test does without one."""
+"""What a test needs and may not find: programs that are not Python packages (grpcurl, buf, curl), the compiled lane."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+
+from geniehive.relay.lane import COMPILED
 
 ROOT = Path(__file__).resolve().parents[1]
 FETCHED_BY_CI = ROOT / ".cache" / "bin"
@@ -29,6 +31,16 @@ def require_folder(name: str) -> Path:
     if path.is_dir():
         return path
     missing = f"{path.relative_to(ROOT)} is not there (.ci/run installs it)"
+    if os.environ.get("CI"):
+        pytest.fail(missing, pytrace=False)
+    pytest.skip(missing)
+
+
+def require_lane() -> None:
+    """For tests of the compiled lane: without it they are skipped, and in CI, which has a C compiler, they fail."""
+    if COMPILED:
+        return
+    missing = "geniehive/relay/_lane.c was not built into this installation: that takes a C compiler"
     if os.environ.get("CI"):
         pytest.fail(missing, pytrace=False)
     pytest.skip(missing)
