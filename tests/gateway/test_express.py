@@ -73,7 +73,7 @@ async def ask(gw, **more):
 
 async def test_a_usual_stream_passes_in_the_lane_byte_for_byte():
     async with upstream((*BEGUN, *END)) as up, gateway(up.url) as gw:
-        with lanes() as (spies):
+        with lanes() as spies:
             found = await ask(gw)
         wanted = [delta("", role="assistant"), *map(delta, TEXTS), delta(finish="stop"), DONE]
         assert found.content == b"".join(wanted)
@@ -91,9 +91,8 @@ async def test_a_client_of_http_1_0_has_no_lane_since_it_takes_no_chunks():
 
 
 async def test_a_client_that_does_not_read_stops_the_engine_and_nothing_is_lost_or_reordered():
-    texts = [f"{number} ".ljust(10_000, "x") for number in range(2000)]
-    first, rest = alike(texts[:20]), alike(texts[20:])
-    async with upstream((STREAM_HEAD, *paced(first), *rest, *END)) as up, gateway(up.url) as gw:
+    texts = [f"{number} ".ljust(50_000, "x") for number in range(300)]
+    async with upstream((STREAM_HEAD, *paced(alike(texts)), *END)) as up, gateway(up.url) as gw:
         with lanes() as spies:
             reader, writer = await asyncio.open_connection("127.0.0.1", gw.port, limit=4096)
             writer.write(request())
@@ -170,15 +169,14 @@ async def test_a_stream_that_is_cut_behind_the_lane_goes_on_elsewhere_with_all_o
 
 
 async def test_events_in_the_lane_are_a_sign_of_life():
-    texts = [f" t{number}" for number in range(30)]
-    script = (STREAM_HEAD, *paced(alike(texts), 0.05), *END)
-    async with upstream(script) as up, gateway(up.url, idle_timeout_s=0.6) as gw:
+    texts = [f" t{number}" for number in range(40)]
+    script = (STREAM_HEAD, *paced(alike(texts), 0.04), *END)
+    async with upstream(script) as up, gateway(up.url, idle_timeout_s=1.0) as gw:
         with lanes() as spies:
             found = await ask(gw)
         assert texts_of(found.content) == texts
         assert found.content.endswith(DONE)
-        assert spies[0].joins == 1  # but for the first two, all of them passed there
-        assert spies[0].events >= 20
+        assert spies[0].events >= 30
 
 
 async def test_a_stream_without_end_comes_to_its_limit_in_the_lane():
