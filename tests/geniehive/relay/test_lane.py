@@ -148,6 +148,7 @@ OTHER = {
     "a chunk extension": sized(b"%x;a=b\r\n"),
     "upper-case hexadecimal": sized(b"%x\r\n", b"a" * (0xAF - len(event(b"")))).replace(b"af", b"AF", 1),
     "a bare line feed": sized(b"%x\n"),
+    "two line feeds": sized(b"%x\n\n"),
     "a chunk that ends otherwise": chunk(event(b"a"))[:-2] + b"\n\r",
     "the last chunk": b"0\r\n\r\n",
     "the last chunk behind one that passes": chunk(event(b"a")) + b"0\r\n\r\n",
@@ -440,15 +441,16 @@ def references(things):
 def test_no_call_leaves_a_reference_behind(road):
     class Sink:
         def __call__(self, *_):
-            pass
+            return said
 
     class Broken:
         def __call__(self, *_):
             raise ConnectionResetError
 
+    said = object()
     good, foreign = b"".join(map(chunk, [event(b"ab"), event("h\u00e9".encode())])), chunk(event(b"\xff"))
     head, tail = bytes(bytearray(HEAD)), bytes(bytearray(TAIL))
-    things = [Sink(), Sink(), Sink(), Sink(), Sink(), Broken(), road.client, good, foreign, head, tail]
+    things = [Sink(), Sink(), Sink(), Sink(), Sink(), Broken(), road.client, good, foreign, head, tail, said]
     slow, write, paused, moved, keep, broken, client, *_ = things
 
     def round_of(lane):

@@ -310,6 +310,7 @@ async def test_200_megabytes_go_up_in_flat_memory():
         while left:
             left -= len(await reader.read(256 * 1024))
         writer.write(answer())
+        writer.close()
 
     server = await asyncio.start_server(swallow, "127.0.0.1", 0)
     async with server, relay() as out:
