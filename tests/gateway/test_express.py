@@ -101,6 +101,7 @@ async def test_a_client_that_does_not_read_stops_the_engine_and_nothing_is_lost_
             relay = next(iter(gw.front._open))
             assert relay.request.connection.writing_paused
             assert not spies[0].connection._reading
+            assert not spies[0].ready
             passed = spies[0].bytes
             await asyncio.sleep(0.1)  # whatever else would come then
             assert spies[0].bytes == passed
@@ -143,6 +144,16 @@ async def test_the_next_stream_of_a_connection_never_reaches_the_client_of_the_o
             writer.write(request(stream=False))
             assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200")
             writer.close()
+
+
+async def test_a_stream_that_ends_in_the_lane_leaves_it():
+    async with upstream((*BEGUN, LAST_CHUNK, KEEP)) as up, gateway(up.url) as gw:
+        with lanes() as spies:
+            found = await ask(gw)
+        assert texts_of(found.content) == TEXTS
+        assert b"ended before it was finished" in found.content
+        assert not spies[0].ready
+        assert not spies[0].connection.closed
 
 
 @pytest.mark.parametrize("cut", [RESET, CLOSE, HANG], ids=lambda step: step.value)

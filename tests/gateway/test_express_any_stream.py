@@ -37,9 +37,11 @@ class Client:
         self.writing_paused = False
         self.transport = self
         self.written = []
+        self.pressed = 0  # writes while it takes nothing
         self._stops = stops
 
     def write(self, data):
+        self.pressed += self.writing_paused
         self.written.append(bytes(data))
         self.writing_paused = self.writing_paused or len(self.written) in self._stops
 
@@ -103,7 +105,7 @@ async def passed(reads, *, rests=(), stops=(), drops=False, **scanner_args):
     line.drop()
     told = (scanner.told, scanner.events, scanner.bytes, scanner.content, scanner.finished, scanner.done, scanner.over)
     why = outcome.message if isinstance(outcome, UpstreamUnavailable) else repr(outcome)
-    return dechunked(b"".join(client.written)), b"".join(kept), (*told, scanner.error), why
+    return dechunked(b"".join(client.written)), b"".join(kept), (*told, scanner.error), why, client.pressed
 
 
 def chat(text="", *, key="content", finish=None, ascii_only=False, **more):
@@ -195,13 +197,20 @@ async def passed_both_ways(reads, **how):
 
 
 limits = st.one_of(st.just(2**40), st.integers(100, 1500))
+
+
+def censored(block):
+    """A rewrite that depends on texts, and leaves most events as they are."""
+    return block.replace(b"bc", b"X")
+
+
 numbers = st.sets(st.integers(0, 30), max_size=12)
 
 
 @settings(max_examples=300, deadline=None)
 @given(
     reads=streams(),
-    rewrite=st.sampled_from([None, strip_events]),
+    rewrite=st.sampled_from([None, strip_events, censored]),
     limit=limits,
     choices=st.sampled_from([1, 1, 1, 2]),
     finishes=st.booleans(),
@@ -251,6 +260,7 @@ COUNTED = {
     "an empty text before the one that matters": ([A.replace(b'"content"', b'"content":"","text"')] * 10, 8),
     "comments that look like it": ([A, *[b': "content":"a"\n\n'] * 9], 0),
     "two events with ends of two kinds": ([A.replace(b"\n", b"\r\n") + A] * 10, 0),
+    "comments in between": ([A, A, A, b": x\n\n"] * 30, 30),
     "several choices": ([A] * 10, 0),
 }
 
@@ -260,5 +270,21 @@ async def test_what_is_counted_is_the_same_and_the_lane_takes_what_it_may(name):
     events, wanted = COUNTED[name]
     choices = 2 if name == "several choices" else 1
     slow, fast, taken = await passed_both_ways([chunk(each) for each in events], choices=choices)
+    assert fast == slow
+    assert taken == wanted
+
+
+async def test_what_looks_like_a_chunk_inside_of_one_is_not_taken_for_it():
+    outer = b"%x\r\n" % (len(A) + len(chunk(A)))
+    reads = [*[chunk(A)] * 4, outer + A, chunk(A), b"\r\n", chunk(A), chunk(A)]
+    slow, fast, taken = await passed_both_ways(reads)
+    assert fast == slow
+    assert taken
+
+
+@pytest.mark.parametrize(("rewrite", "wanted"), [(strip_events, 3), (censored, 0)])
+async def test_a_rewrite_that_depends_on_texts_gets_all_of_them(rewrite, wanted):
+    reads = [chunk(chat(text)) for text in ("a", "a", "a", "bc", "a")]
+    slow, fast, taken = await passed_both_ways(reads, rewrite=rewrite)
     assert fast == slow
     assert taken == wanted
