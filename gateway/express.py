@@ -17,13 +17,14 @@ from gateway.upstream import UpstreamResponse
 
 _TEXT = re.compile(rb'(?:content|text|reasoning)": ?"([ !#-\[\]-~\x80-\xff]+)"')
 _TRIES = 16  # events in a row that are learned from in vain; the next are too
+_BEGINNINGS = (b"data: ", b"event: ")
 _EVENT_END = b"\n\n"
 
 
 class Express:
     """Of one stream to one client. `paused` and `moved` are told as `Lane.join` says."""
 
-    __slots__ = ("_joined", "_lane", "_moved", "_paused", "_scanner", "_stream", "_upstream", "tries")
+    __slots__ = ("_lane", "_moved", "_paused", "_scanner", "_stream", "_upstream", "joined", "tries")
 
     def __init__(
         self,
@@ -39,7 +40,8 @@ class Express:
         self._paused = paused
         self._moved = moved
         self._lane = upstream.lane if stream.chunked and leaves_texts(scanner.rewrite) else None
-        self._joined = False
+        self.joined = False
+        """Whether the lane leads to this stream's client."""
         self.tries = 0 if self._lane is None else _TRIES
         """How often it still learns; 0 is that it has given up, or never could."""
 
@@ -52,24 +54,36 @@ class Express:
         around = around_text(piece)
         if around is None:
             return
-        if not self._joined:
-            self._joined = True
+        if not self.joined:
+            self.joined = True
             lane.join(transport.write, self._stream.connection, self._paused, self._moved, scanner.keep, due)
         lane.learn(*around, scanner.max_bytes - scanner.bytes)
 
     def moved(self, due: float) -> None:
         """When `moved` is to be told next, after it was."""
-        if self._lane is not None and self._joined:
+        if self._lane is not None and self.joined:
             self._lane.due = due
 
     def settle(self) -> None:
         """Add what has passed to the scanner's counts."""
-        if self._lane is not None and self._joined:
+        if self._lane is not None and self.joined:
             events, size = self._lane.taken()
             if events:
                 self.tries = _TRIES
                 self._scanner.events += events
                 self._scanner.bytes += size
+            if self._upstream.lane is None:
+                self.joined = False  # its connection may be another stream's from now on
+
+    def check(self) -> None:
+        """Something came by Python that may have changed what another event means, and how much may still come."""
+        if self._lane is None or not self.joined:
+            return
+        scanner = self._scanner
+        if scanner.steady:
+            self._lane.budget = scanner.max_bytes - scanner.bytes
+        else:  # a line is held that belongs to the next event, or no event may follow
+            self._lane.forget()
 
 
 def leaves_texts(rewrite: Rewrite | None) -> bool:
@@ -81,5 +95,7 @@ def around_text(piece: bytes) -> tuple[bytes, bytes] | None:
     """What is before and behind the text of the last of some whole events; None where none is found that is plain."""
     begin = piece.rfind(_EVENT_END, 0, -len(_EVENT_END))
     event = piece if begin < 0 else piece[begin + len(_EVENT_END) :]
+    if not event.startswith(_BEGINNINGS) or event.find(b"\r") >= 0:
+        return None  # a comment, or several events with line ends of another kind
     found = _TEXT.search(event)
     return None if found is None else (event[: found.start(1)], event[found.end(1) :])

@@ -90,6 +90,8 @@ class Pump:
             self._end(failure)
         except Exception as error:  # noqa: BLE001 - whatever it is, the request's task hears of it
             self._raise(error)
+        if express.joined:
+            express.check()
         return not self.blocked
 
     def end(self, failure: UpstreamUnavailable | None) -> None:

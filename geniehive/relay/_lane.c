@@ -104,6 +104,7 @@ static Py_ssize_t count(Lane *lane, PyObject *data, Py_ssize_t *bytes) {
 
 /* Call with one argument, or none; holds what is called, which may leave the lane meanwhile. 0, or -1 with an error. */
 static int tell(PyObject *whom, PyObject *what) {
+    if (!whom) return 0; /* left meanwhile */
     Py_INCREF(whom);
     PyObject *done = what ? PyObject_CallOneArg(whom, what) : PyObject_CallNoArgs(whom);
     Py_DECREF(whom);
@@ -137,7 +138,9 @@ static double now(void) {
 /* Behind a write: the client may want no more, and the stream's deadline may have to move. */
 static int after_write(Lane *lane) {
     if (!lane->client) return 0; /* left meanwhile */
-    PyObject *full = PyObject_GetAttr(lane->client, writing_paused);
+    PyObject *client = Py_NewRef(lane->client);
+    PyObject *full = PyObject_GetAttr(client, writing_paused);
+    Py_DECREF(client);
     if (!full) return -1;
     Py_DECREF(full); /* True and False outlive it */
     if (full == Py_True) return tell(lane->paused, NULL);
@@ -213,6 +216,14 @@ static PyObject *lane_learn(Lane *lane, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(forget_doc, "forget()\n--\n\nNothing is like the last event until `learn`; it still leads to the same client.");
+
+static PyObject *lane_forget(Lane *lane, PyObject *Py_UNUSED(none)) {
+    Py_CLEAR(lane->head);
+    Py_CLEAR(lane->tail);
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(taken_doc, "taken()\n--\n\nEvents that passed since this was last asked, and their bytes.");
 
 static PyObject *lane_taken(Lane *lane, PyObject *Py_UNUSED(none)) {
@@ -282,6 +293,7 @@ static PyObject *lane_ready(Lane *lane, void *Py_UNUSED(closure)) { return PyBoo
 static PyMethodDef methods[] = {
     {"join", (PyCFunction)lane_join, METH_VARARGS, join_doc},
     {"learn", (PyCFunction)lane_learn, METH_VARARGS, learn_doc},
+    {"forget", (PyCFunction)lane_forget, METH_NOARGS, forget_doc},
     {"taken", (PyCFunction)lane_taken, METH_NOARGS, taken_doc},
     {"leave", (PyCFunction)lane_leave, METH_NOARGS, leave_doc},
     {"close", (PyCFunction)lane_close, METH_NOARGS, close_doc},
@@ -292,6 +304,7 @@ static PyMemberDef members[] = {
     {"__vectorcalloffset__", T_PYSSIZET, offsetof(Lane, call), READONLY, NULL},
     {"open", T_BOOL, offsetof(Lane, open), 0, "Whether what came last ended with a chunk, and nothing of it waits."},
     {"due", T_DOUBLE, offsetof(Lane, due), 0, "When `moved` is to be told next, by time.monotonic()."},
+    {"budget", T_PYSSIZET, offsetof(Lane, budget), 0, "Bytes of events that may still pass."},
     {NULL, 0, 0, 0, NULL},
 };
 
