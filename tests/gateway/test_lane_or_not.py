@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import socket
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ from gateway.sse import SseScanner
 from geniehive.relay import connection
 from geniehive.relay.lane import COMPILED
 from geniehive.relay.request import Origin
+from tests.gateway.harness import gateway, until
 from tests.geniehive.relay.wire import Transport
 
 pytestmark = pytest.mark.skipif(not COMPILED, reason="the lane was not built")
@@ -192,3 +194,41 @@ async def test_any_stream_is_the_same_with_the_lane_and_without(seed, monkeypatc
         await run.feed(*reads)
         found.append(await run.found())
     assert found[0] == found[1]
+
+
+async def test_an_engine_does_not_go_on_for_a_client_that_says_no_more_and_does_not_read():
+    gone = asyncio.Event()
+
+    async def endless(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(HEAD)
+        try:
+            while not writer.is_closing():
+                writer.write(chunk(says("x" * 2000)))
+                await writer.drain()
+                await asyncio.sleep(0.001)
+        except ConnectionError:
+            pass
+        finally:
+            gone.set()
+
+    loop = asyncio.get_running_loop()
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": True}).encode()
+    head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    head += f"content-length: {len(body)}"
+    ask = head.encode() + b"\r\n\r\n" + body
+    engine = await asyncio.start_server(endless, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{engine.sockets[0].getsockname()[1]}"
+    async with gateway(url) as gw:
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            client.setblocking(False)
+            await loop.sock_connect(client, ("127.0.0.1", gw.port))
+            await loop.sock_sendall(client, ask)
+            await until(lambda: gw.front._open)
+            transport = next(iter(gw.front._open)).request.transport
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
+            await until(lambda: transport.get_write_buffer_size() > 1000)
+            client.shutdown(socket.SHUT_WR)
+            await asyncio.wait_for(gone.wait(), 20)
+    engine.close()
