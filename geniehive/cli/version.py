@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
 
 
 def version(output: OutputFormat = Output.TABLE) -> None:
-    """Print the version; with -o wide, json or yaml those of Python and the main dependencies too."""
+    """Print the version; with -o wide, json or yaml more: Python, main dependencies, whether the relay is compiled."""
     from geniehive import __version__
 
     if output is Output.TABLE:
@@ -34,10 +34,21 @@ def _versions(own: str) -> dict[str, str | None]:
     import platform
     from importlib import metadata
 
-    facts: dict[str, str | None] = {"geniehive": own, "python": platform.python_version()}
+    facts: dict[str, str | None] = {"geniehive": own, "python": platform.python_version(), "relay": _relay()}
     for name in _DEPENDENCIES:
         try:
             facts[name] = metadata.version(name)
         except metadata.PackageNotFoundError:  # an extra that is not installed
             facts[name] = None
     return facts
+
+
+def _relay() -> str:
+    """`compiled` where the optional C extension can be loaded, else `python`."""
+    import importlib
+
+    try:
+        importlib.import_module("geniehive.relay._lane")
+    except ImportError:
+        return "python"
+    return "compiled"

@@ -1,6 +1,8 @@
 """`geniehive config` and `geniehive version`."""
 
 import json
+import sys
+from types import ModuleType
 
 import pytest
 import yaml
@@ -82,6 +84,18 @@ def test_version_tells_the_dependencies_too():
     facts = json.loads(geniehive("version", "-o", "json").stdout)
     assert facts["geniehive"] == __version__
     assert facts["aiohttp"]
+
+
+@pytest.mark.parametrize(("module", "told"), [(ModuleType("_lane"), "compiled"), (None, "python")])
+def test_version_tells_whether_the_relay_is_compiled(monkeypatch, capsys, module, told):
+    from geniehive.cli.options import Output
+    from geniehive.cli.version import version
+
+    monkeypatch.setitem(sys.modules, "geniehive.relay._lane", module)
+    version(Output.JSON)
+    assert json.loads(capsys.readouterr().out)["relay"] == told
+    version(Output.WIDE)
+    assert f"relay {told}\n" in capsys.readouterr().out
 
 
 def test_help_loads_no_component():
