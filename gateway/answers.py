@@ -93,15 +93,16 @@ class Stream(Answer):
 
     def __init__(self, request: Request, status: int, headers: dict[str, str]) -> None:
         self.status = status
-        self._connection: Connection = request.connection
-        self._chunks = not request.http10
+        self.connection: Connection = request.connection
+        self.chunked = not request.http10
+        """Whether it goes out in chunks."""
         self._over = False
         lines = header_lines(headers)
-        if self._chunks:
+        if self.chunked:
             lines += "transfer-encoding: chunked\r\n"
         self.last = request.http10 or not request.keep_alive
         """Whether nothing may follow on its connection."""
-        self._connection.write(_head(status, lines, http10=request.http10, keep_alive=not self.last))
+        self.connection.write(_head(status, lines, http10=request.http10, keep_alive=not self.last))
 
     @property
     def prepared(self) -> bool:
@@ -117,27 +118,27 @@ class Stream(Answer):
 
         Raises ConnectionResetError if the client is gone.
         """
-        connection = self._connection
+        connection = self.connection
         if data:
             transport = connection.transport
             if transport is None or transport.is_closing():
                 raise ConnectionResetError("the client is gone")
-            transport.write(_chunk(data) if self._chunks else data)
+            transport.write(_chunk(data) if self.chunked else data)
         return not connection.writing_paused
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         """Write, and wait while the client takes no more."""
         if not self.push(bytes(data)):
-            await self._connection.drain()
+            await self.connection.drain()
 
     async def write_eof(self, data: bytes = b"") -> None:
         """The end of the body, once."""
         if not self._over:
             self._over = True
             self.push(data)
-            if self._chunks:
-                self._connection.write(b"0\r\n\r\n")
-            await self._connection.drain()
+            if self.chunked:
+                self.connection.write(b"0\r\n\r\n")
+            await self.connection.drain()
 
 
 def _chunk(data: bytes) -> bytes:

@@ -2,7 +2,8 @@
 
 The relay hands each piece over in the callback that took it off the socket. It is scanned there and
 written to the client's transport. Only three things wake the request's task: the end, a failure, and a
-deadline that passed. A client that does not take makes the engine's connection stop reading.
+deadline that passed. A client that does not take makes the engine's connection stop reading. Events that are like the
+last one may not even come here (`gateway.express`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from time import monotonic
 from gateway.answers import Stream
 from gateway.deadline import Deadline
 from gateway.exchange import Exchange
+from gateway.express import Express
 from gateway.sse import SseScanner
 from gateway.upstream import UpstreamResponse
 from geniehive.errors import UpstreamUnavailable
@@ -45,6 +47,7 @@ class Pump:
         self._over: asyncio.Future[UpstreamUnavailable | None] = exchange.loop.create_future()
         self._deadline: Deadline | None = None
         self._touch_at = 0.0  # when the deadline is to be moved next, if anything moves
+        self._express = Express(stream, upstream, scanner, self._hold, self._touch)
         self.blocked = False
         """Whether the client takes nothing for now."""
 
@@ -64,12 +67,15 @@ class Pump:
                     return await self._over
                 return self._over.result()
             finally:
+                if self._upstream.lane is not None:
+                    self._express.settle()
                 self._upstream.pull()
                 self._exchange.request.on_writable = None
 
     def take(self, piece: bytes) -> bool:
         """See Sink."""
-        scanner = self._scanner
+        scanner, express = self._scanner, self._express
+        express.settle()
         try:
             data = scanner.feed(piece)
             if data and not self._stream.push(data):
@@ -78,6 +84,8 @@ class Pump:
                 self._end(None)
             elif scanner.finished or self.blocked or monotonic() >= self._touch_at:
                 self._touch()
+            elif express.tries and data is piece:
+                express.saw(piece, self._touch_at)
         except UpstreamUnavailable as failure:
             self._end(failure)
         except Exception as error:  # noqa: BLE001 - whatever it is, the request's task hears of it
@@ -86,6 +94,7 @@ class Pump:
 
     def end(self, failure: UpstreamUnavailable | None) -> None:
         """See Sink."""
+        self._express.settle()
         if failure is None:
             try:
                 self._stream.push(self._scanner.close())
@@ -108,6 +117,13 @@ class Pump:
             limit = self._grace_s if self._scanner.finished and not self.blocked else self._idle_timeout_s
             self._touch_at = monotonic() + limit / _SHARE
             self._deadline.reschedule(self._touch_at + limit)
+            self._express.moved(self._touch_at)
+
+    def _hold(self) -> None:
+        """The client takes no more of what passes by `take`."""
+        self.blocked = True
+        self._upstream.hold()
+        self._touch()
 
     def _resume(self) -> None:
         """The client takes again."""

@@ -142,10 +142,12 @@ class SseScanner:
         self._finishes = finishes
         self._held = bytearray()
         self._max_event_bytes = max_event_bytes
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
+        """What a stream may have."""
         self.rewrite = rewrite
         """What becomes of the events that pass."""
-        self._keep = keep
+        self.keep = keep
+        """Takes the events that pass, before they are rewritten."""
 
     @property
     def told(self) -> Told:
@@ -156,7 +158,12 @@ class SseScanner:
     @property
     def too_long(self) -> bool:
         """Whether more came than an answer may have."""
-        return self.bytes > self._max_bytes
+        return self.bytes > self.max_bytes
+
+    @property
+    def steady(self) -> bool:
+        """Whether another event like the last, with another text, would change nothing but the counts."""
+        return self.content and not (self.finished or self.over or self._held) and self._unfinished is None
 
     @property
     def complete(self) -> bool:
@@ -166,8 +173,8 @@ class SseScanner:
     def feed(self, chunk: bytes) -> bytes:
         """The bytes that may go on now. Raises UpstreamUnavailable for an event or a stream beyond its bound."""
         self.bytes += len(chunk)
-        if self.bytes > self._max_bytes:
-            raise too_large(self._max_bytes)
+        if self.bytes > self.max_bytes:
+            raise too_large(self.max_bytes)
         if self.over:
             return b""
         held = self._held
@@ -177,8 +184,8 @@ class SseScanner:
                 passed = self._pass_each(chunk)
             else:  # the most usual: just one
                 passed = chunk if self._look_at(chunk, data) else b""
-            if self._keep is not None and passed:
-                self._keep(passed)
+            if self.keep is not None and passed:
+                self.keep(passed)
             return passed if self.rewrite is None or not passed else self.rewrite(passed)
         start = max(0, len(held) - _BOUNDARY_REACH)
         held += chunk
@@ -213,8 +220,8 @@ class SseScanner:
             passed = block if self._look(block) else b""
         else:
             passed = self._pass_each(block)
-        if self._keep is not None and passed:
-            self._keep(passed)
+        if self.keep is not None and passed:
+            self.keep(passed)
         return passed if self.rewrite is None else self.rewrite(passed)
 
     def _pass_each(self, block: bytes) -> bytes:

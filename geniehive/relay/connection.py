@@ -5,6 +5,9 @@
 The end of a message is what llhttp says it is. A body that nothing frames ends with the connection, as RFC
 9112 (6.3) has it, and only if that was closed cleanly. What arrives while nothing was asked, or behind the
 end of an answer, belongs to nobody: such a connection is not used again.
+
+Behind the socket there is a lane first, if there is one (`geniehive.relay.lane`): it is opened here, after a read that
+ended with the end of a chunk, and closes by itself with the first thing that it does not know.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import httptools
 
 from geniehive.errors import UpstreamUnavailable
 from geniehive.relay.failures import broken_off, no_answer, unanswered
+from geniehive.relay.lane import lane_to
 from geniehive.relay.request import Origin
 from geniehive.relay.response import UpstreamResponse
 
@@ -33,7 +37,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_ended", "_expects_head", "_freed", "_head_size", "_headers", "_idle_s", "_interim", "_keep_alive", "_loop",
         "_lost", "_parser", "_pieces", "_reading", "_response", "_sending", "_transport", "_unframed", "_wait_writable",
-        "_writing", "good_until", "on_body", "origin", "sent_at",
+        "_writing", "data_received", "good_until", "lane", "on_body", "origin", "sent_at",
     )  # fmt: skip
 
     def __init__(
@@ -63,6 +67,9 @@ class Connection(asyncio.Protocol):
         self._writing = True
         self._wait_writable: asyncio.Future[None] | None = None
         self._idle_s = _IDLE_S
+        self.lane = lane_to(self._received)
+        # See asyncio.Protocol: what the loop calls, so a lane stands there itself.
+        self.data_received: Callable[[bytes], None] = self.lane or self._received  # type: ignore[assignment]  # a method there
         self.origin = origin
         self.good_until = 0.0
         """Until when it may be used again, by the loop's clock."""
@@ -93,6 +100,8 @@ class Connection(asyncio.Protocol):
         self._head_size = 0
         self._interim = self._unframed = self._ended = self._keep_alive = False
         self._sending = True
+        if self.lane is not None:
+            self.lane.leave()
         self.sent_at = self._loop.time()
         if self._transport is None or self._transport.is_closing():
             self._response = None
@@ -149,6 +158,8 @@ class Connection(asyncio.Protocol):
         """See asyncio.Protocol."""
         response, self._response = self._response, None
         self._transport = self._parser = None
+        if self.lane is not None:
+            self.lane.close()
         self._lost(self)
         if self._wait_writable is not None and not self._wait_writable.done():
             self._wait_writable.set_result(None)
@@ -159,8 +170,8 @@ class Connection(asyncio.Protocol):
         else:
             response.fail(self._gone(response, exc))
 
-    def data_received(self, data: bytes) -> None:
-        """See asyncio.Protocol."""
+    def _received(self, data: bytes) -> None:
+        """What no lane took."""
         response, parser = self._response, self._parser
         if response is None or parser is None:
             self.abort()  # nobody asked
@@ -177,8 +188,12 @@ class Connection(asyncio.Protocol):
             pieces = self._pieces
             if pieces and self._response is not None:
                 piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                lane = self.lane
+                chunks = lane is not None and lane.ready and data == in_chunks(pieces)
                 pieces.clear()
                 response.arrived(piece)
+                if chunks and lane is not None and self._response is response and response.flowing:
+                    lane.open = True
         else:
             self._head_size += len(data)
             if self._head_size > MAX_HEAD:
@@ -301,6 +316,11 @@ def joined(pairs: list[tuple[bytes, bytes]]) -> dict[str, str]:
         else:
             found[key] = value.decode("latin-1")
     return found
+
+
+def in_chunks(pieces: list[bytes]) -> bytes:
+    """Each piece as a chunk of its own, the way that every engine frames them (RFC 9112, 7.1)."""
+    return b"".join([b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces])
 
 
 def framed(headers: dict[str, str]) -> bool:

@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from geniehive.errors import UpstreamUnavailable
 from geniehive.relay.encoding import Decoder, decoder
+
+if TYPE_CHECKING:
+    from geniehive.relay._lane import Lane
 
 _USUAL = frozenset({"application/json", "text/event-stream"})
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -39,6 +42,11 @@ class Sink(Protocol):
 
 class Wire(Protocol):
     """What a response needs of its connection."""
+
+    @property
+    def lane(self) -> Lane | None:
+        """Where the pieces of a stream may pass before they are read; None if there is none."""
+        ...
 
     def pause_reading(self) -> None:
         """Take nothing off the socket."""
@@ -77,6 +85,16 @@ class UpstreamResponse(msgspec.Struct, eq=False):
         """The media type, lower case, without parameters; empty if the engine gave none."""
         given = self.headers.get("content-type", "")
         return given if given in _USUAL else given.partition(";")[0].strip().lower()
+
+    @property
+    def lane(self) -> Lane | None:
+        """Its connection's, while the body may still come."""
+        return None if self._wire is None else self._wire.lane
+
+    @property
+    def flowing(self) -> bool:
+        """Whether all that came is with the sink, and the sink takes more, as it comes."""
+        return self._sink is not None and not self._stopped and not self._pieces and self._decoder is None
 
     @property
     def ended(self) -> bool:
@@ -129,9 +147,16 @@ class UpstreamResponse(msgspec.Struct, eq=False):
 
     def pull(self) -> None:
         """Back to `read`: the sink gets no more."""
+        self._leave_lane()
         self._sink, self._stopped = None, False
         if self._wire is not None and self._size <= _HELD:
             self._wire.resume_reading()
+
+    def hold(self) -> None:
+        """The sink takes no more for now: as if it had said so to the last piece."""
+        self._stopped = True
+        if self._wire is not None:
+            self._wire.pause_reading()
 
     def resume(self) -> None:
         """The sink takes again."""
@@ -141,6 +166,7 @@ class UpstreamResponse(msgspec.Struct, eq=False):
 
     def close(self) -> None:
         """End it: an answer that is not over closes its connection, and the engine stops working."""
+        self._leave_lane()
         wire, self._wire = self._wire, None
         self._sink = None
         if wire is not None:
@@ -169,9 +195,7 @@ class UpstreamResponse(msgspec.Struct, eq=False):
         sink = self._sink
         if sink is not None and not self._stopped and self._decoder is None and not self._pieces:  # the usual stream
             if not sink.take(piece):
-                self._stopped = True
-                if self._wire is not None:
-                    self._wire.pause_reading()
+                self.hold()
             return
         self.feed(piece)
         if sink is not None and not self._stopped:
@@ -221,9 +245,7 @@ class UpstreamResponse(msgspec.Struct, eq=False):
 
     def _offer(self, piece: bytes) -> None:
         if self._sink is not None and not self._sink.take(piece):
-            self._stopped = True
-            if self._wire is not None:
-                self._wire.pause_reading()
+            self.hold()
 
     def _push(self) -> None:
         while self._sink is not None and not self._stopped and (piece := self._next()):
@@ -235,6 +257,11 @@ class UpstreamResponse(msgspec.Struct, eq=False):
         if self._complete or self._failure is not None:
             sink, self._sink = self._sink, None
             sink.end(self._failure)
+
+    def _leave_lane(self) -> None:
+        lane = self.lane
+        if lane is not None:
+            lane.leave()
 
     def _moved(self) -> None:
         if self._sink is not None and not self._stopped:
