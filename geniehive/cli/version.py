@@ -34,21 +34,13 @@ def _versions(own: str) -> dict[str, str | None]:
     import platform
     from importlib import metadata
 
-    facts: dict[str, str | None] = {"geniehive": own, "python": platform.python_version(), "relay": _relay()}
+    from geniehive.relay import lane
+
+    facts: dict[str, str | None] = {"geniehive": own, "python": platform.python_version()}
+    facts["relay"] = "compiled" if lane.COMPILED else "python"
     for name in _DEPENDENCIES:
         try:
             facts[name] = metadata.version(name)
         except metadata.PackageNotFoundError:  # an extra that is not installed
             facts[name] = None
     return facts
-
-
-def _relay() -> str:
-    """`compiled` where the optional C extension can be loaded, else `python`."""
-    import importlib
-
-    try:
-        importlib.import_module("geniehive.relay._lane")
-    except ImportError:
-        return "python"
-    return "compiled"

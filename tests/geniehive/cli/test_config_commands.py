@@ -1,8 +1,6 @@
 """`geniehive config` and `geniehive version`."""
 
 import json
-import sys
-from types import ModuleType
 
 import pytest
 import yaml
@@ -86,12 +84,12 @@ def test_version_tells_the_dependencies_too():
     assert facts["aiohttp"]
 
 
-@pytest.mark.parametrize(("module", "told"), [(ModuleType("_lane"), "compiled"), (None, "python")])
-def test_version_tells_whether_the_relay_is_compiled(monkeypatch, capsys, module, told):
+@pytest.mark.parametrize(("compiled", "told"), [(True, "compiled"), (False, "python")])
+def test_version_tells_whether_the_relay_is_compiled(monkeypatch, capsys, compiled, told):
     from geniehive.cli.options import Output
     from geniehive.cli.version import version
 
-    monkeypatch.setitem(sys.modules, "geniehive.relay._lane", module)
+    monkeypatch.setattr("geniehive.relay.lane.COMPILED", compiled)
     version(Output.JSON)
     assert json.loads(capsys.readouterr().out)["relay"] == told
     version(Output.WIDE)
