@@ -67,8 +67,7 @@ class Pump:
                     return await self._over
                 return self._over.result()
             finally:
-                if self._upstream.lane is not None:
-                    self._express.settle()
+                self._express.settle()
                 self._upstream.pull()
                 self._exchange.request.on_writable = None
 
@@ -76,6 +75,7 @@ class Pump:
         """See Sink."""
         scanner, express = self._scanner, self._express
         express.settle()
+        learned = False
         try:
             data = scanner.feed(piece)
             if data and not self._stream.push(data):
@@ -85,13 +85,13 @@ class Pump:
             elif scanner.finished or self.blocked or monotonic() >= self._touch_at:
                 self._touch()
             elif express.tries and data is piece:
-                express.saw(piece, self._touch_at)
+                learned = express.saw(piece, self._touch_at)
         except UpstreamUnavailable as failure:
             self._end(failure)
         except Exception as error:  # noqa: BLE001 - whatever it is, the request's task hears of it
             self._raise(error)
-        if express.joined:
-            express.check()
+        if express.joined and not learned:
+            express.leave()
         return not self.blocked
 
     def end(self, failure: UpstreamUnavailable | None) -> None:
@@ -122,8 +122,10 @@ class Pump:
             self._express.moved(self._touch_at)
 
     def _hold(self) -> None:
-        """The client takes no more of what passes by `take`."""
+        """The client takes no more of what does not come by `take`."""
         self.blocked = True
+        self._express.settle()
+        self._express.leave()
         self._upstream.hold()
         self._touch()
 

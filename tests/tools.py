@@ -1,4 +1,4 @@
-"""What is no Python package (grpcurl, buf, curl, a C compiler): where it is, and what a test does without it."""
+"""What a test needs and may not find: programs that are no Python packages (grpcurl, buf, a C compiler), the lane."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import NoReturn
 import pytest
 
 import hatch_build
+from geniehive.relay.lane import COMPILED
 
 ROOT = Path(__file__).resolve().parents[1]
 FETCHED_BY_CI = ROOT / ".cache" / "bin"
@@ -43,3 +44,9 @@ def _lacking(message: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(message, pytrace=False)
     pytest.skip(message)
+
+
+def require_lane() -> None:
+    """For tests of the compiled lane: without it they are skipped, and in CI, which has a C compiler, they fail."""
+    if not COMPILED:
+        _lacking("geniehive/relay/_lane.c was not built into this installation: that takes a C compiler")

@@ -216,14 +216,6 @@ static PyObject *lane_learn(Lane *lane, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(forget_doc, "forget()\n--\n\nNothing is like the last event until `learn`; it still leads to the same client.");
-
-static PyObject *lane_forget(Lane *lane, PyObject *Py_UNUSED(none)) {
-    Py_CLEAR(lane->head);
-    Py_CLEAR(lane->tail);
-    Py_RETURN_NONE;
-}
-
 PyDoc_STRVAR(taken_doc, "taken()\n--\n\nEvents that passed since this was last asked, and their bytes.");
 
 static PyObject *lane_taken(Lane *lane, PyObject *Py_UNUSED(none)) {
@@ -293,7 +285,6 @@ static PyObject *lane_ready(Lane *lane, void *Py_UNUSED(closure)) { return PyBoo
 static PyMethodDef methods[] = {
     {"join", (PyCFunction)lane_join, METH_VARARGS, join_doc},
     {"learn", (PyCFunction)lane_learn, METH_VARARGS, learn_doc},
-    {"forget", (PyCFunction)lane_forget, METH_NOARGS, forget_doc},
     {"taken", (PyCFunction)lane_taken, METH_NOARGS, taken_doc},
     {"leave", (PyCFunction)lane_leave, METH_NOARGS, leave_doc},
     {"close", (PyCFunction)lane_close, METH_NOARGS, close_doc},
@@ -304,7 +295,6 @@ static PyMemberDef members[] = {
     {"__vectorcalloffset__", T_PYSSIZET, offsetof(Lane, call), READONLY, NULL},
     {"open", T_BOOL, offsetof(Lane, open), 0, "Whether what came last ended with a chunk, and nothing of it waits."},
     {"due", T_DOUBLE, offsetof(Lane, due), 0, "When `moved` is to be told next, by time.monotonic()."},
-    {"budget", T_PYSSIZET, offsetof(Lane, budget), 0, "Bytes of events that may still pass."},
     {NULL, 0, 0, 0, NULL},
 };
 
