@@ -82,10 +82,11 @@ class Pump:
                 self.blocked = True
             if scanner.over:
                 self._end(None)
-            elif scanner.finished or self.blocked or monotonic() >= self._touch_at:
-                self._touch()
-            elif express.tries and data is piece:
-                learned = express.saw(piece, self._touch_at)
+            else:
+                if scanner.finished or self.blocked or monotonic() >= self._touch_at:
+                    self._touch()
+                if express.tries and data is piece and not self.blocked:
+                    learned = express.saw(piece, self._touch_at)
         except UpstreamUnavailable as failure:
             self._end(failure)
         except Exception as error:  # noqa: BLE001 - whatever it is, the request's task hears of it

@@ -14,8 +14,8 @@ class Spy:
 
     def __init__(self, slow, spies):
         self.lane = source.lane_to(slow)
-        self.events = self.bytes = 0
-        self.joins = 0
+        self.connection = slow.__self__
+        self.events = self.bytes = self.joins = self.pauses = 0
         spies.append(self)
 
     def __call__(self, data):
@@ -30,9 +30,13 @@ class Spy:
         else:
             super().__setattr__(name, value)
 
-    def join(self, *args):
+    def join(self, write, client, paused, moved, keep, due):
+        def counted():
+            self.pauses += 1
+            paused()
+
         self.joins += 1
-        self.lane.join(*args)
+        self.lane.join(write, client, counted, moved, keep, due)
 
     def taken(self):
         events, size = self.lane.taken()
