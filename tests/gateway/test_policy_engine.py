@@ -63,7 +63,8 @@ async def test_the_engine_takes_the_rule_for_qwen3_in_answers_and_streams(llama_
         stream = await chat(gw, stream=True)
         assert stream.content.endswith(b"data: [DONE]\n\n")
         assert b'"finish_reason":"' in stream.content
-        listed = (await httpx.AsyncClient().get(gw.url + "/v1/models/m")).json()["geniehive"]
+        async with httpx.AsyncClient() as http:
+            listed = (await http.get(gw.url + "/v1/models/m")).json()["geniehive"]
     assert listed["effective_request_policy"]["body_defaults"] == {"chat_template_kwargs": {"enable_thinking": False}}
 
 

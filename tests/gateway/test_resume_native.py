@@ -331,13 +331,18 @@ async def read_responses(url):
     return final.output_text, final.usage.output_tokens
 
 
+def ollamas_own(url):
+    unkept = httpx.Limits(max_keepalive_connections=0)  # nobody closes this client, so it keeps no connection open
+    return ollama.AsyncClient(url, trust_env=False, limits=unkept)
+
+
 async def read_chat(url):
-    parts = [each async for each in await ollama.AsyncClient(url, trust_env=False).chat("m", HI, stream=True)]
+    parts = [each async for each in await ollamas_own(url).chat("m", HI, stream=True)]
     return "".join(each.message.content for each in parts), parts[-1].eval_count
 
 
 async def read_generate(url):
-    parts = [each async for each in await ollama.AsyncClient(url, trust_env=False).generate("m", "hi", stream=True)]
+    parts = [each async for each in await ollamas_own(url).generate("m", "hi", stream=True)]
     return "".join(each.response for each in parts), parts[-1].eval_count
 
 

@@ -35,7 +35,8 @@ USER = [{"role": "user", "content": "hi 👋"}]
 
 
 def client(gw):
-    return ollama.AsyncClient(gw.url, timeout=20, trust_env=False)
+    unkept = httpx.Limits(max_keepalive_connections=0)  # nobody closes this client, so it keeps no connection open
+    return ollama.AsyncClient(gw.url, timeout=20, trust_env=False, limits=unkept)
 
 
 async def post(gw, path, body, **kwargs):
