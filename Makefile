@@ -14,9 +14,14 @@ MAKEFLAGS += --no-builtin-rules
 VENV    := .venv
 BIN     := $(VENV)/bin
 PROTOS  := $(wildcard protos/geniehive/v1/*.proto)
+LANE    := $(wildcard geniehive/relay/_lane.c)
 RECIPE  := pyproject.toml hatch_build.py geniehive/__init__.py
 SOURCES := geniehive controlplane gateway nodeagent simulator
 PIP     := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# Pip shows nothing of a build that went well, and one without the compiled lane did.
+TELL_LANE := [[ "$${GENIEHIVE_PURE:-0}" != 0 ]] || $(BIN)/python -c 'import geniehive.relay._lane' 2>/dev/null || echo \
+  "relay: runs in Python, streams cost the gateway more processor time; for the compiled one install a C compiler and" \
+  "Python's headers (Debian: apt install gcc python3-dev), then: make compile"
 # Tests start servers and mostly wait for them: more workers than this fight over small machines.
 WORKERS ?= 4
 ARGS    ?=
@@ -25,7 +30,7 @@ UP    := $(VENV)/.installed
 DEV   := $(VENV)/.installed-dev
 STUBS := $(VENV)/.stubs
 
-.PHONY: help up test lint format types contracts buf proto bench bench-routing bench-decision wheel clean
+.PHONY: help up test lint format types contracts buf proto compile bench bench-routing bench-decision wheel clean
 
 help: ## Show this
 	@echo "make TARGET [ARGS=...]"
@@ -57,9 +62,13 @@ buf:
 	@if ! command -v buf >/dev/null; then echo "buf: not installed, protos not linted (npm install --global @bufbuild/buf)"; \
 	else set -x; buf lint; buf format --diff --exit-code; fi
 
-proto: $(DEV) ## Build the gRPC stubs from protos/
+proto: $(DEV) ## Build the gRPC stubs from protos/, and the relay's C
 	@$(BIN)/python -m hatch_build
 	@touch $(STUBS)
+
+compile: ## Compile the relay's C, where a compiler came after the first make
+	@rm -f $(UP)
+	@$(MAKE) --no-print-directory $(UP)
 
 bench: $(STUBS) ## Run the benchmarks
 	@if [ -x bench/run ]; then exec bench/run $(ARGS); fi; \
@@ -73,12 +82,13 @@ bench-routing: $(STUBS) ## Compare routing policies on simulated fleets (some mi
 bench-decision: $(STUBS) ## What one routing decision costs
 	PYTHONPATH=bench:. $(BIN)/python bench/routing/decision.py $(ARGS)
 
-wheel: $(DEV) ## Build the wheel and the sdist into dist/
+wheel: $(DEV) ## Build into dist/: sdist, wheel for machines like this one, wheel for any machine
 	$(BIN)/python -m build --no-isolation --outdir dist .
+	GENIEHIVE_PURE=1 $(BIN)/python -m build --no-isolation --wheel --outdir dist .
 
 clean: ## Remove what was built, .venv included
 	rm -rf $(VENV) build dist .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
-	rm -f geniehive/v1/*_pb2*
+	rm -f geniehive/v1/*_pb2* geniehive/relay/_lane.*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- set-up ---------------------------------------------------------------------------------------
@@ -98,16 +108,18 @@ $(BIN)/python:
 	fi; \
 	rm -f $(VENV).log
 
-$(UP): $(BIN)/python $(RECIPE) $(PROTOS)
+$(UP): $(BIN)/python $(RECIPE) $(PROTOS) $(LANE)
 	@echo "installing GenieHive into .venv (the first time takes a minute) ..."
 	@$(PIP) --editable '.[engine]'
+	@$(TELL_LANE)
 	@touch $@
 
 $(DEV): $(BIN)/python $(RECIPE)
 	@echo "installing GenieHive and its development tools into .venv (the first time takes a minute or two) ..."
 	@$(PIP) --editable '.[engine,postgres,dev]'
+	@$(TELL_LANE)
 	@touch $@ $(UP) $(STUBS)
 
-$(STUBS): $(DEV) $(PROTOS)
+$(STUBS): $(DEV) $(PROTOS) $(LANE)
 	@$(BIN)/python -m hatch_build
 	@touch $@ $(UP)

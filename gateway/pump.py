@@ -131,8 +131,11 @@ class Pump:
         self._touch()
 
     def _resume(self) -> None:
-        """The client takes again."""
-        if self.blocked and not self._over.done():
+        """The client takes again, or is gone: what passes by `take` does not find that out."""
+        transport = self._stream.connection.transport
+        if transport is None or transport.is_closing():
+            self._raise(ConnectionResetError("the client is gone"))
+        elif self.blocked and not self._over.done():
             self.blocked = False
             self._pass(b"")
             self._upstream.push_to(self)

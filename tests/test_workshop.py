@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -53,6 +54,26 @@ def test_make_with_an_old_python_says_what_to_do(tmp_path: Path) -> None:
     assert not (tmp_path / ".venv").exists()
 
 
+@pytest.mark.parametrize(("compiled", "pure", "told"), [(False, "", True), (True, "", False), (False, "1", False)])
+def test_make_tells_that_the_relay_runs_in_python_where_that_was_not_asked_for(
+    tmp_path: Path, compiled: bool, pure: str, told: bool
+) -> None:
+    for name in ("pyproject.toml", "hatch_build.py", "geniehive/__init__.py", ".venv/bin/python"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"#!/bin/sh\n[ $1 != -c ] || exit {0 if compiled else 1}\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        ["make", "-f", ROOT / "Makefile", ".venv/.installed"],
+        cwd=tmp_path,
+        env=os.environ | {"GENIEHIVE_PURE": pure},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ("apt install gcc python3-dev), then: make compile" in done.stdout) is told
+    assert (tmp_path / ".venv/.installed").exists()
+
+
 def test_the_stubs_are_those_of_the_protos() -> None:
     assert hatch_build.update(ROOT, ROOT, check=True) == []
 
@@ -83,17 +104,17 @@ def test_a_proto_that_does_not_compile_stops_the_build_and_leaves_the_stubs(tmp_
     assert not (tmp_path / "geniehive").exists()
 
 
-def test_the_wheel_holds_the_five_packages_whole_stubs_included(tmp_path: Path) -> None:
+def test_the_wheel_for_any_machine_holds_the_five_packages_whole_stubs_included(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(command, cwd=ROOT, env=os.environ | {"GENIEHIVE_PURE": "1"}, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
-    assert wheel.name.startswith(f"geniehive-{__version__}-")
+    assert wheel.name == f"geniehive-{__version__}-py3-none-any.whl"
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     source = {
         file.relative_to(ROOT).as_posix()
         for package in PACKAGES
         for file in (ROOT / package).rglob("*")
-        if file.is_file() and "__pycache__" not in file.parts and not file.name.startswith(".")
+        if file.is_file() and "__pycache__" not in file.parts and not file.name.startswith(".") and file.suffix != ".so"
     }
     assert held == source
     assert "geniehive/v1/node_service_pb2_grpc.py" in held

@@ -60,7 +60,7 @@ class Connection(asyncio.Protocol):
         self.writing_paused = False
         """Whether the client has to take bytes before more are written."""
         self.on_writable: Callable[[], None] | None = None
-        """Called when the client takes bytes again, after it had not."""
+        """Called when the client takes bytes again, after it had not, and when it will take no more."""
         self.idle_since = 0.0
         """When the last answer was out, by the monotonic clock; 0 while there is something to do."""
         self._requests: list[Request | Refused] = []  # few, and a deque has 600 bytes from the start
@@ -147,6 +147,13 @@ class Connection(asyncio.Protocol):
             self._hand_over(body)
         if len(self._fields) > MAX_HEADERS:  # trailers
             self._refuse(Refused(TOO_LARGE, too_large=True))
+
+    def eof_received(self) -> None:
+        """See asyncio.Protocol: who says no more is gone. Nothing is written any more, and a stream hears of it now."""
+        if self.transport is not None:
+            self.transport.close()
+        if self.on_writable is not None:
+            self.on_writable()
 
     def pause_writing(self) -> None:
         """See asyncio.Protocol."""

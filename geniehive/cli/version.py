@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
 
 
 def version(output: OutputFormat = Output.TABLE) -> None:
-    """Print the version; with -o wide, json or yaml those of Python and the main dependencies too."""
+    """Print the version; with -o wide, json or yaml more: Python, main dependencies, whether the relay is compiled."""
     from geniehive import __version__
 
     if output is Output.TABLE:
@@ -34,7 +34,10 @@ def _versions(own: str) -> dict[str, str | None]:
     import platform
     from importlib import metadata
 
+    from geniehive.relay import lane
+
     facts: dict[str, str | None] = {"geniehive": own, "python": platform.python_version()}
+    facts["relay"] = "compiled" if lane.COMPILED else "python"
     for name in _DEPENDENCIES:
         try:
             facts[name] = metadata.version(name)

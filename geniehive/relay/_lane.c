@@ -104,6 +104,7 @@ static Py_ssize_t count(Lane *lane, PyObject *data, Py_ssize_t *bytes) {
 
 /* Call with one argument, or none; holds what is called, which may leave the lane meanwhile. 0, or -1 with an error. */
 static int tell(PyObject *whom, PyObject *what) {
+    if (!whom) return 0; /* left meanwhile */
     Py_INCREF(whom);
     PyObject *done = what ? PyObject_CallOneArg(whom, what) : PyObject_CallNoArgs(whom);
     Py_DECREF(whom);
@@ -137,7 +138,9 @@ static double now(void) {
 /* Behind a write: the client may want no more, and the stream's deadline may have to move. */
 static int after_write(Lane *lane) {
     if (!lane->client) return 0; /* left meanwhile */
-    PyObject *full = PyObject_GetAttr(lane->client, writing_paused);
+    PyObject *client = Py_NewRef(lane->client);
+    PyObject *full = PyObject_GetAttr(client, writing_paused);
+    Py_DECREF(client);
     if (!full) return -1;
     Py_DECREF(full); /* True and False outlive it */
     if (full == Py_True) return tell(lane->paused, NULL);

@@ -84,6 +84,18 @@ def test_version_tells_the_dependencies_too():
     assert facts["aiohttp"]
 
 
+@pytest.mark.parametrize(("compiled", "told"), [(True, "compiled"), (False, "python")])
+def test_version_tells_whether_the_relay_is_compiled(monkeypatch, capsys, compiled, told):
+    from geniehive.cli.options import Output
+    from geniehive.cli.version import version
+
+    monkeypatch.setattr("geniehive.relay.lane.COMPILED", compiled)
+    version(Output.JSON)
+    assert json.loads(capsys.readouterr().out)["relay"] == told
+    version(Output.WIDE)
+    assert f"relay {told}\n" in capsys.readouterr().out
+
+
 def test_help_loads_no_component():
     import subprocess
     import sys
