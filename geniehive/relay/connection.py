@@ -189,6 +189,7 @@ class Connection(asyncio.Protocol):
             if pieces and self._response is not None:
                 piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
                 lane = self.lane
+                # `ready`: it knew what events are like before this; `open`: it may pass what comes next.
                 chunks = lane is not None and lane.ready and data == in_chunks(pieces)
                 pieces.clear()
                 response.arrived(piece)
