@@ -1,10 +1,10 @@
 """[pure] JSON request bodies: checked strictly, looked at little, changed only where the model's name stands.
 
 A body is decoded once whole, which refuses everything that is not plain JSON, and once into its top
-level with the values left as bytes. Walking that top level along the document proves where each value
-stands: so the model's name is replaced in place and all other bytes stay as the client sent them.
-Only a body whose top level cannot be walked (keys written with escapes, or written twice) is put
-together anew, from the same bytes of its values; a large body is refused for that.
+level with the values left as bytes. Where that, written again, is the document, or can be matched along
+it, there is proof of where each value stands: so the model's name is replaced in place and all other bytes
+stay as the client sent them. Only a body where neither holds (keys written with escapes, or written twice)
+is put together anew, from the same bytes of its values; a large body is refused for that.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from functools import lru_cache
-from typing import Any
+from types import GenericAlias
+from typing import Annotated, Any
 
 import msgspec
 
@@ -28,30 +28,33 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 # What stands before a value, with the key, and what stands behind the last one; the JSON is known to be valid.
 _KEY = re.compile(rb'[ \t\n\r]*[{,][ \t\n\r]*("[^"\\]*(?:\\.[^"\\]*)*")[ \t\n\r]*:[ \t\n\r]*')
 _SHORT = 16 * 1024
-_FEW = 4 * 1024
-_MODEL = b'"model"'
-_BETWEEN = (b":", b": ")
-_LONG_NUMBER = b"0" * 19
-_DIGITS = bytes(ord("0") if chr(byte) in "0123456789" else byte for byte in range(256))  # each as a nought
 _END = re.compile(rb"[ \t\n\r]*\}[ \t\n\r]*\Z")
+_SHALLOW = 9  # levels of most bodies; each more doubles what the decoder has to hold
+
+
+def _at_most(levels: int) -> Any:
+    """The type of JSON objects of bounded depth, and with integers of 64 bits with their sign."""
+    scalar: Any = Annotated[int, msgspec.Meta(ge=_INT_MIN, le=2**63 - 1)] | float | str | bool | None
+    value = scalar
+    for _ in range(levels - 1):
+        value = scalar | GenericAlias(list, value) | GenericAlias(dict, (str, value))
+    return GenericAlias(dict, (str, value))
+
 
 _top_level = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _whole = msgspec.json.Decoder()
+_shallow: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(_at_most(_SHALLOW))
 
 
-class JsonBody(msgspec.Struct, frozen=True):
-    """A checked body; `start` and `end` bound the model's value in `raw`, end exclusive."""
+class JsonBody(msgspec.Struct, frozen=True, gc=False):  # nothing in it refers to it
+    """A checked body."""
 
     raw: bytes
     fields: dict[str, Any]
     model: str
-    start: int
-    end: int
-
-    @property
-    def values(self) -> dict[str, msgspec.Raw]:
-        """The top level, each value as the bytes that the client sent; found anew each time."""
-        return _top_level.decode(self.raw)
+    values: dict[str, msgspec.Raw]
+    """The top level, each value as the bytes that the client sent."""
+    _place: tuple[int, int] | None = None  # of the model's value, where white space is between the values
 
     @property
     def stream(self) -> bool:
@@ -62,7 +65,20 @@ class JsonBody(msgspec.Struct, frozen=True):
         """The body with another model's name, otherwise byte for byte the same."""
         if name == self.model:
             return self.raw
-        return self.raw[: self.start] + msgspec.json.encode(name) + self.raw[self.end :]
+        start, end = self.place()
+        return self.raw[:start] + msgspec.json.encode(name) + self.raw[end:]
+
+    def place(self) -> tuple[int, int]:
+        """Where the model's value starts and ends in `raw`, the end exclusive."""
+        if self._place is not None:
+            return self._place
+        at = 1
+        for key, value in self.values.items():
+            at += len(msgspec.json.encode(key)) + 1
+            if key == "model":
+                break
+            at += len(value) + 1
+        return at, at + len(self.values["model"])
 
     def with_changes(self, name: str, put: Mapping[str, Any], drop: frozenset[str]) -> bytes:
         """The body with another model's name, some fields written anew and some left out.
@@ -73,7 +89,7 @@ class JsonBody(msgspec.Struct, frozen=True):
         if not drop and put.keys().isdisjoint(self.fields):
             raw = self.with_model(name)
             return raw[: raw.rindex(b"}")] + b"," + msgspec.json.encode(put)[1:] if put else raw
-        values: dict[str, Any] = {key: raw for key, raw in _top_level.decode(self.raw).items() if key not in drop}
+        values: dict[str, Any] = {key: raw for key, raw in self.values.items() if key not in drop}
         return msgspec.json.encode({**values, **put, "model": name})
 
 
@@ -87,31 +103,35 @@ def parse(raw: bytes) -> JsonBody:
     if not isinstance(model, str) or not model:
         what = "is missing" if model is None else "must be a non-empty string"
         raise InvalidRequest(f"`model` {what}; GET /v1/models lists what can be asked for", param="model")
-    if "stream" in fields and not isinstance(fields["stream"], bool | None):
+    stream = fields.get("stream")
+    if stream is not None and type(stream) is not bool:
         raise InvalidRequest("`stream` must be true or false", param="stream")
-    found = _plain(raw, fields, model)
-    if found is None:
-        raw, found = _walked(raw, large=large)
-    return JsonBody(raw, fields, model, *found)
-
-
-def _walked(raw: bytes, *, large: bool) -> tuple[bytes, tuple[int, int]]:
-    """The document, if need be put together anew, and where the model's value stands in it. Raises InvalidRequest."""
     values = _top_level.decode(raw)
-    found = _walk(raw, values)
-    if found is None and large:
+    if msgspec.json.encode(values) == raw:
+        return JsonBody(raw, fields, model, values)
+    place = _walk(raw, values)
+    if place is not None:
+        return JsonBody(raw, fields, model, values, place)
+    if large:
         raise InvalidRequest("each key at the top of a large body must be written once, and without escapes")
-    if found is None:
-        _refuse_two_models(raw)
-        raw = b"{" + b",".join(msgspec.json.encode(key) + b":" + bytes(values[key]) for key in values) + b"}"
-        found = _walk(raw, values)
-    if found is None:
-        raise InvalidRequest("the body's keys cannot be told apart; write them without escapes")
-    return raw, found
+    _refuse_two_models(raw)
+    return JsonBody(msgspec.json.encode(values), fields, model, values)
 
 
 def decode(raw: bytes) -> dict[str, Any]:
     """A JSON object, refused unless it is valid UTF-8 and plain JSON of bounded depth and bounded integers."""
+    if len(raw) <= _SHORT:
+        try:
+            value = _shallow.decode(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return _decode(raw)  # it is deeper, or this says what is wrong
+        if len(value) <= MAX_FIELDS:
+            return value
+    return _decode(raw)
+
+
+def _decode(raw: bytes) -> dict[str, Any]:
+    """Any JSON object that may pass. Raises InvalidRequest for others."""
     try:
         value = _whole.decode(raw)
     except RecursionError:
@@ -125,10 +145,7 @@ def decode(raw: bytes) -> dict[str, Any]:
         raise InvalidRequest("the body must be a JSON object")
     if len(value) > MAX_FIELDS:
         raise InvalidRequest(f"the body has more than {MAX_FIELDS} keys at its top level")
-    # A short body with few brackets is not deep, and numbers of 18 digits have less than 64 bits.
-    few = len(raw) <= _FEW and raw.count(b"{") + raw.count(b"[") <= MAX_DEPTH
-    if not few or raw.translate(_DIGITS).find(_LONG_NUMBER) >= 0:
-        _check_depth(value)
+    _check_depth(value)
     return value
 
 
@@ -156,31 +173,6 @@ def _check_depth(value: dict[str, Any]) -> None:
             return
         level = below
     raise InvalidRequest(f"the body is nested deeper than {MAX_DEPTH} levels")
-
-
-def _plain(raw: bytes, fields: dict[str, Any], model: str) -> tuple[int, int] | None:
-    """Where the model's value stands, where that is plain to see; None if the document has to be walked.
-
-    A key at the top level that stands in the document just once, quotes included, and that no escape spells another
-    time, is written once. So for a short body, whose keys are all like that, counting them is proof enough.
-    """
-    if len(raw) > _SHORT or raw.find(b"\\u00") >= 0:  # `in` makes an exception first, and throws it away
-        return None
-    for key in fields:
-        if raw.count(_quoted(key)) != 1:
-            return None
-    at = raw.find(_MODEL) + len(_MODEL)
-    value = _quoted(model)
-    for between in _BETWEEN:
-        if raw.startswith(between + value, at):
-            return at + len(between), at + len(between) + len(value)
-    return None
-
-
-@lru_cache(maxsize=1024)
-def _quoted(text: str) -> bytes:
-    """A text as it stands in a document if nothing in it needs an escape; the same few come with every request."""
-    return f'"{text}"'.encode("utf-8", "surrogatepass")
 
 
 def _walk(raw: bytes, values: dict[str, msgspec.Raw]) -> tuple[int, int] | None:

@@ -48,8 +48,9 @@ def test_the_splice_changes_the_model_and_nothing_else(raw, name):
     assert after == {**before, "model": name}
     assert list(after) == list(before)
     spliced = body.with_model(name)
-    assert spliced.startswith(body.raw[: body.start])
-    assert spliced.endswith(body.raw[body.end :])
+    start, end = body.place()
+    assert spliced.startswith(body.raw[:start])
+    assert spliced.endswith(body.raw[end:])
 
 
 @given(documents())
@@ -116,6 +117,27 @@ def test_fields_that_are_only_added_leave_the_bytes_of_the_others():
 def test_values_that_stay_keep_their_bytes_where_others_go():
     raw = b'{"n_discard": 3, "model":"m", "seed" : 1.50e+1}'
     assert b"1.50e+1" in parse(raw).with_changes("n", {}, frozenset({"n_discard"}))
+
+
+edges = st.sampled_from([-(2**63) - 1, -(2**63), 2**63 - 1, 2**63, 2**64 - 1, 2**64, 10**18, 10**40])
+
+
+@given(plain | edges, st.lists(st.sampled_from(["list", "object"]), max_size=70), st.booleans())
+def test_depth_and_integers_are_bounded_wherever_they_stand(leaf, shells, large):
+    value, depth = leaf, 1 + len(shells)
+    for shell in shells:
+        value = [value] if shell == "list" else {"a": value}
+    raw = json.dumps({"model": "m", "pad": " " * 20_000 * large, "x": value}).encode()
+    if (type(leaf) is int and not -(2**63) <= leaf < 2**64) or depth + _depth(leaf) > 64:
+        with pytest.raises(InvalidRequest, match="64"):
+            parse(raw)
+    else:
+        assert repr(parse(raw).fields["x"]) == repr(value)
+
+
+def _depth(value):
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max(map(_depth, inner), default=0)
 
 
 def test_no_changes_are_the_splice():
