@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway import web
 from gateway.answers import Whole
@@ -162,7 +163,7 @@ def _only(
     if exchange.found is None:
         return tuple(filter(able, candidates))
     everybody = tuple(filter(able, exchange.found.candidates))
-    exchange.found = exchange.found._replace(candidates=everybody)
+    exchange.found = replace(exchange.found, candidates=everybody)
     return tuple(filter(able, candidates)) or everybody
 
 

@@ -79,8 +79,8 @@ class Opening:
         `patient` is to ask again an engine that refuses while it loads its model, for as long as that may take.
         """
         try:
-            service, asset = tried.candidate[:2]
-            warm = asset.loaded is not False and service.health.status is not _LOADING
+            candidate = tried.candidate
+            warm = candidate.asset.loaded is not False and candidate.service.health.status is not _LOADING
             look_s = self._limits.first_byte_timeout_s if warm else self._loading.first_look_s(tried)
             with exchange.deadline(look_s, partial(self._loading.more_s, exchange, tried)):
                 try:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from gateway.circuit import Circuits
 from gateway.exchange import Exchange
 from gateway.permits import Permits
@@ -14,7 +16,7 @@ from geniehive.resources import Operation
 from geniehive.routing.candidate import Candidate, Resolution
 from geniehive.routing.eligibility import operations
 from geniehive.routing.ledger import NO_ASK, Ask, Ledger
-from geniehive.routing.receipt import Decision, decide, named
+from geniehive.routing.receipt import NOBODY, Decision, decide, named
 from geniehive.routing.resolve import resolve
 from geniehive.routing.strategy import LEARNING, LIMIT, Ordered, decided
 from geniehive.routing.table import RoutingTable
@@ -45,7 +47,6 @@ class Load(Protocol):
         ...
 
 
-_NOBODY: Mapping[str, str] = {}
 _MOST_KEPT = 1024  # what keys with limits are answered, by name and limits
 
 
@@ -89,23 +90,21 @@ class Router:
                 exchange.decision = Decision(named(name), table.remembered(name, operation))
             raise
         counts, ledger, ask = self._load.counts, self._load.ledger, NO_ASK
-        if found.strategy in LEARNING and (len(found.candidates) > 1 or ledger.knows(found.candidates[0])):
+        ordered, parts, kept_back = found.candidates, (), NOBODY
+        alone = len(ordered) == 1
+        if found.strategy in LEARNING and (not alone or ledger.knows(ordered[0])):
             # Only then the prompt is looked at, and the ledger hears of the request: who has no choice learns nothing.
             exchange.ask = ask = ask_of(exchange.now(), found.role.role_id.encode() if found.role else b"")
         exchange.found = found
-        if len(found.candidates) == 1:
-            made, kept_back = Ordered(found.candidates), _NOBODY
-        else:
-            made, kept_back = decided(table, found, counts, next(self._turns), ask, ledger, LIMIT), _NOBODY
+        if not alone:
+            ordered, parts = decided(table, found, counts, next(self._turns), ask, ledger, LIMIT)
         if self._circuits.known:
-            made, kept_back = self._circuits.arrange(made, exchange.now())
-            if len(made.candidates) < len(found.candidates) and _all(made, kept_back):
+            (ordered, parts), kept_back = self._circuits.arrange(Ordered(ordered, parts), exchange.now())
+            if len(ordered) < len(found.candidates) and _all(ordered, kept_back):
                 every = decided(table, found, counts, next(self._turns), ask, ledger)
-                made, kept_back = self._circuits.arrange(every, exchange.now())
-        ordered, parts = made
+                (ordered, parts), kept_back = self._circuits.arrange(every, exchange.now())
         if self._receipts:
-            exchange.decision = decision = decide(name, found, ordered, table.observed, counts, parts)
-            decision.kept_back = kept_back
+            exchange.decision = decide(name, found, ordered, table.observed, counts, parts, kept_back)
         return ordered
 
     def _only(self, found: Resolution, assets: frozenset[str]) -> Resolution:
@@ -128,9 +127,9 @@ def purpose(table: RoutingTable, name: str) -> Operation:
     return Operation.CHAT if role is None else role.operation
 
 
-def _all(ordered: Ordered, kept_back: Mapping[str, str]) -> bool:
+def _all(ordered: tuple[Candidate, ...], kept_back: Mapping[str, str]) -> bool:
     """Whether nobody is left who takes work."""
-    return all(each.service.service_id in kept_back for each in ordered.candidates)
+    return all(each.service.service_id in kept_back for each in ordered)
 
 
 def only(found: Resolution, assets: frozenset[str]) -> Resolution:
@@ -142,4 +141,4 @@ def only(found: Resolution, assets: frozenset[str]) -> Resolution:
             param="model",
             retry_after_s=5,
         )
-    return found if len(kept) == len(found.candidates) else found._replace(candidates=kept)
+    return found if len(kept) == len(found.candidates) else replace(found, candidates=kept)

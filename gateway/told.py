@@ -28,7 +28,7 @@ ABSENT: Final = msgspec.Raw()
 """A value that is not there."""
 
 
-class Usage(msgspec.Struct):
+class Usage(msgspec.Struct, gc=False):
     """What a chat completion cost, as far as it is told."""
 
     completion_tokens: int | None = None
@@ -77,11 +77,11 @@ class _Typed(msgspec.Struct):
     message: _Typed | None = None
 
 
-class _Ended(msgspec.Struct):
+class _Ended(msgspec.Struct, gc=False):  # as those around it: never part of a cycle
     finish_reason: Any = None
 
 
-class Body(msgspec.Struct):
+class Body(msgspec.Struct, gc=False):
     """What is read of an answer without a stream, in one go."""
 
     error: msgspec.Raw = ABSENT
@@ -116,8 +116,9 @@ def told_in(body: bytes, seen: Body | None = None) -> Told:
     reason = seen.choices[0].finish_reason if seen.choices else None
     stopped = str(reason)[:LONGEST_REASON] if reason else None
     cached = None if usage.prompt_tokens_details is None else usage.cached_tokens
-    cost = usage.prompt_tokens, usage.completion_tokens, stopped, cached
-    return (*cost, None) if seen.timings is ABSENT else timed(cost, bytes(seen.timings))
+    if seen.timings is ABSENT:
+        return usage.prompt_tokens, usage.completion_tokens, stopped, cached, None
+    return timed((usage.prompt_tokens, usage.completion_tokens, stopped, cached), bytes(seen.timings))
 
 
 def timed(usage: Cost, raw: bytes) -> Told:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
+import msgspec
 from msgspec.structs import replace
 
 from gateway import web
@@ -31,7 +31,8 @@ from geniehive.resources import Operation
 from geniehive.routing.candidate import Candidate
 
 # All that an engine sees of a client's headers: what tells how to answer, and the trace.
-_PASSED_ON = frozenset({b"traceparent", b"tracestate"})
+_PARENT, _STATE = b"traceparent", b"tracestate"
+_PASSED_ON = (text(_PARENT), text(_STATE))
 _NOTHING: Mapping[str, str] = {}
 _GRACE_S = 0.25
 _MORE_GRACE_S = 2.0
@@ -53,10 +54,22 @@ def engine_headers(exchange: Exchange, content_type: str, accept: str) -> dict[s
 
 def _traced(exchange: Exchange) -> Mapping[str, str]:
     """What of the client's headers is passed on."""
-    if _PASSED_ON.isdisjoint(exchange.request.fields):
+    fields = exchange.request.fields
+    if _PARENT not in fields and _STATE not in fields:
         return _NOTHING
     given = exchange.request.headers
-    return {name: given[name] for name in sorted(map(text, _PASSED_ON)) if name in given}
+    return {name: given[name] for name in _PASSED_ON if name in given}
+
+
+def _lines(accept: str) -> str:
+    """The headers of a JSON body's request to an engine, as they are sent, but for the id at their end."""
+    return (
+        f"content-type: application/json\r\naccept: {accept}\r\naccept-encoding: identity\r\n"
+        "user-agent: geniehive-gateway\r\nx-request-id: "
+    )
+
+
+_WHOLE, _STREAM = _lines("application/json"), _lines("text/event-stream")
 
 
 class Generate:
@@ -81,7 +94,9 @@ class Generate:
             body = parse(raw) if len(raw) <= AT_ONCE else await self.parsed(exchange, raw)
             shaping = shaper.of(body)
             stream = body.fields.get("stream") is True and operation in _STREAMED
-            candidates = self._router.candidates(body.model, operation, exchange, partial(ask_of, body))
+            candidates = self._router.candidates(
+                body.model, operation, exchange, lambda now, put_before: ask_of(body, now, put_before)
+            )
             plan = _plan(exchange, shaping, candidates, path, stream=stream, grace_s=_GRACE_S)
             if stream:
                 plan = self._streamed(plan, body, shaping, operation)
@@ -122,25 +137,30 @@ def _choices(body: JsonBody) -> int:
     return asked if type(asked) is int and 1 <= asked <= _MOST_CHOICES else 1
 
 
+class _Asking(msgspec.Struct, eq=False):  # a function made for each request would take twice as long
+    """What engines are asked for one request."""
+
+    exchange: Exchange
+    shaping: Shaping
+    path: str
+    headers: Mapping[str, str]
+    lines: str
+
+    def build(self, candidate: Candidate) -> UpstreamRequest:
+        """The request to one of them."""
+        content = self.shaping.content(candidate)
+        if self.shaping.steadied is not None:
+            self.exchange.steadied = self.shaping.steadied
+        return UpstreamRequest("POST", candidate.service.endpoint + self.path, self.headers, content, self.lines)
+
+
 def _plan(
     exchange: Exchange, shaping: Shaping, candidates: tuple[Candidate, ...], path: str, *, stream: bool, grace_s: float
 ) -> Plan:
-    headers = _NOTHING if _PASSED_ON.isdisjoint(exchange.request.fields) else _traced(exchange)
-    accept = "text/event-stream" if stream else "application/json"
-    lines = (  # for a JSON body, as they are sent, but for those that are the client's own
-        f"content-type: application/json\r\naccept: {accept}\r\naccept-encoding: identity\r\n"
-        f"user-agent: geniehive-gateway\r\nx-request-id: {exchange.request_id}\r\n"
-    )
-
-    def build(candidate: Candidate) -> UpstreamRequest:
-        content = shaping.content(candidate)
-        if shaping.steadied is not None:
-            exchange.steadied = shaping.steadied
-        return UpstreamRequest("POST", candidate.service.endpoint + path, headers, content, lines)
-
+    lines = f"{_STREAM if stream else _WHOLE}{exchange.request_id}\r\n"
     return Plan(
         candidates,
-        build,
+        _Asking(exchange, shaping, path, _traced(exchange), lines).build,
         stream=stream,
         done_marker=stream,
         grace_s=grace_s,

@@ -17,7 +17,7 @@ from gateway.sse import Rewrite
 from geniehive.errors import InvalidRequest
 from geniehive.resources import Operation
 from geniehive.routing.candidate import Candidate
-from geniehive.routing.policy import INCLUDE_REASONING, EffectivePolicy, PolicyBook, passes_reasoning, shape
+from geniehive.routing.policy import INCLUDE_REASONING, PolicyBook, passes_reasoning, shape
 from geniehive.routing.steady import Steadied
 
 _REASONED = frozenset({Operation.CHAT, Operation.COMPLETION})
@@ -49,17 +49,15 @@ class Shaping(msgspec.Struct, eq=False):
     _body: JsonBody
     touched: bool = False
     asked: bool | None = None
-    _candidate: Candidate | None = None  # the one that was asked last, and its policy
-    _known: EffectivePolicy | None = None
     steadied: Steadied | None = None
     """What was done to keep the beginning of the prompt, the last time."""
 
     def content(self, candidate: Candidate) -> bytes:
         """The body that a candidate gets."""
         shaper, body, name = self._shaper, self._body, candidate.asset.asset_id
-        policy = self._policy(candidate)
+        policy = shaper.policies.of(candidate)
         if policy.plain and not self.touched:
-            return body.with_model(name)
+            return body.raw if name == body.model else body.with_model(name)
         put, drop, self.steadied = shape(body.fields, policy, shaper.operation, shaper.kept_back)
         return body.with_changes(name, put, drop)
 
@@ -76,11 +74,4 @@ class Shaping(msgspec.Struct, eq=False):
         return strip_events if self._strips(candidate) else None
 
     def _strips(self, candidate: Candidate) -> bool:
-        return self._shaper.reasoned and not passes_reasoning(self.asked, self._policy(candidate))
-
-    def _policy(self, candidate: Candidate) -> EffectivePolicy:
-        known = self._known
-        if candidate is not self._candidate or known is None:
-            known = self._shaper.policies.of(candidate)
-            self._candidate, self._known = candidate, known
-        return known
+        return self._shaper.reasoned and not passes_reasoning(self.asked, self._shaper.policies.of(candidate))

@@ -1,16 +1,25 @@
-"""What resolution yields: services that could answer, services that could not and why."""
+"""What resolution yields: services that could answer, services that could not and why.
+
+Made once for a shape of the cluster, and read many times for each request: as structs, since a field of one is
+found in half the time of a named tuple's.
+"""
 
 from __future__ import annotations
 
 from typing import NamedTuple
+
+import msgspec
 
 from geniehive.resources import Asset, Host, Operation, Role, Service
 
 Tier = tuple[int, ...]  # smaller is better; strategies reorder only within one
 
 
-class Candidate(NamedTuple):
-    """One asset of one service that could answer; `role` is the role that led to it, if one did."""
+class Candidate(msgspec.Struct, frozen=True, eq=False):
+    """One asset of one service that could answer; `role` is the role that led to it, if one did.
+
+    Equal to itself alone, so that what is remembered of it is found by it, and goes with the shape that it is of.
+    """
 
     service: Service
     asset: Asset
@@ -27,7 +36,7 @@ class Dropped(NamedTuple):
     reason: str
 
 
-class Resolution(NamedTuple):
+class Resolution(msgspec.Struct, frozen=True):
     """What a name leads to. `candidates` are in tiers, best first, and by service id within one."""
 
     name: str

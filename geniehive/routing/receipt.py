@@ -29,6 +29,8 @@ OUTCOMES: Final = ("open", "ok", "failed", "cut", "cancelled")
 """open: it runs. ok: it came to its end. failed: no answer began, or an error is the answer. cut: the answer
 began and broke off. cancelled: the client left, or the gateway ended the request."""
 
+NOBODY: Final[Mapping[str, str]] = {}
+"""Whom a gateway keeps back, mostly."""
 _CLIENT_GONE = 499
 _SIGNALS = (
     "running", "waiting", "in_flight", "kv_cache_usage", "tokens_per_second", "ttft_seconds", "latency_seconds",
@@ -60,13 +62,16 @@ def decide(
     observed: Mapping[str, Observed],
     in_flight: Mapping[str, int],
     parts: tuple[Any, ...] = (),
+    kept_back: Mapping[str, str] = NOBODY,
 ) -> Decision:
     """Keep what a decision saw. `observed` must not change afterwards, `in_flight` may."""
     if len(observed) > WHOLE_FLEET:  # a copy of few, or old receipts would hold old pictures of a whole fleet
         ids = [candidate.service.service_id for candidate in ordered[:MEASURED]]
         observed = {each: observed[each] for each in ids if each in observed}
         in_flight = {each: in_flight[each] for each in ids if each in in_flight}
-    return Decision(named(model), resolution, ordered, observed, dict(in_flight), parts)
+    if len(model) > LONGEST_NAME:
+        model = named(model)
+    return Decision(model, resolution, ordered, observed, {**in_flight}, parts, kept_back)
 
 
 def named(model: str) -> str:
@@ -300,13 +305,13 @@ def _timings(facts: Facts) -> Timings:
 
 
 def _attempt(tried: Tried, facts: Facts) -> Attempt:
-    service, asset, host = tried.candidate[:3]
+    candidate = tried.candidate
     over = facts.now if tried.until is None or tried.outcome != "failed" else tried.until
     reason = tried.reason or (facts.failure if tried.outcome in {"cut", "cancelled"} else "")
     return Attempt(
-        service_id=service.service_id,
-        asset_id=asset.asset_id,
-        host_id=host.host_id,
+        service_id=candidate.service.service_id,
+        asset_id=candidate.asset.asset_id,
+        host_id=candidate.host.host_id,
         started_ms=_ms(tried.began - facts.began),
         outcome=tried.outcome,
         note=tried.note or None,
@@ -354,7 +359,7 @@ def _kept_back(decision: Decision, candidate: Candidate) -> tuple[str, ...]:
 
 def reasons(candidate: Candidate) -> tuple[str, ...]:
     """Why a candidate was kept, in words: its health and its model's state, and what its role likes in it."""
-    service, asset, host, _, role = candidate
+    service, asset, host, role = candidate.service, candidate.asset, candidate.host, candidate.role
     found = [f"service is {service.health.status.value}"]
     if asset.loaded is not None:
         found.append("model is loaded" if asset.loaded else "model is not loaded")

@@ -1,6 +1,7 @@
 """The ledger keeps what is there, and no more."""
 
 import pytest
+from msgspec.structs import replace
 
 from geniehive.routing.affinity import fingerprint
 from geniehive.routing.ledger import Ask, Ledger, Outcome
@@ -91,7 +92,7 @@ def test_models_that_are_in_memory_together_have_slots_of_their_own():
     ledger.first(ticket, 0.1)
     assert busy.backlog.wait_s(0.2) > 0
     assert other.backlog.wait_s(0.2) == 0
-    apart = phi._replace(asset=Asset(asset_id="phi", loaded=False))
+    apart = replace(phi, asset=Asset(asset_id="phi", loaded=False))
     assert ledger.meet(apart) is other
     assert other.backlog is busy.backlog is busy.station.backlog
     ledger.end(ticket, 1.0, Outcome())
