@@ -20,6 +20,7 @@ from gateway.reasoning import strip_events
 from gateway.sse import SseScanner
 from geniehive.relay import connection
 from geniehive.relay.lane import COMPILED
+from geniehive.relay.outbox import Outbox
 from geniehive.relay.request import Origin
 from tests.gateway.harness import gateway, until
 from tests.geniehive.relay.wire import Transport
@@ -60,7 +61,9 @@ class Run:
         if not lane:
             monkeypatch.setattr(connection, "lane_to", lambda _slow: None)
         self.loop = loop = asyncio.get_running_loop()
-        self.line = line or connection.Connection(loop, Origin("h", 80, False), lambda _c: None, lambda _c: None)
+        self.line = line or connection.Connection(
+            loop, Origin("h", 80, False), lambda _c: None, lambda _c: None, Outbox(loop)
+        )
         monkeypatch.undo()
         if line is None:
             self.line.connection_made(Transport())
