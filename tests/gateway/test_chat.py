@@ -25,6 +25,7 @@ async def test_a_plain_chat_is_answered_to_the_openai_sdk():
         assert found.model == "engine-name"
         assert found.usage.completion_tokens == 2
         assert up.seen[0].path == "/v1/chat/completions"
+        assert up.seen[0].headers["accept"] == "application/json"
 
 
 async def test_a_streamed_chat_is_answered_to_the_openai_sdk():
@@ -32,6 +33,7 @@ async def test_a_streamed_chat_is_answered_to_the_openai_sdk():
         found = await ai.chat.completions.create(**ASK, stream=True)
         text = "".join([each.choices[0].delta.content or "" async for each in found])
         assert text == "hello"
+        assert up.seen[0].headers["accept"] == "text/event-stream"
 
 
 async def test_the_bytes_of_a_stream_are_untouched():
