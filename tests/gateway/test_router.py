@@ -14,6 +14,8 @@ from gateway.router import Router
 from gateway.view import RoutingView
 from geniehive.config import GatewayConfig
 from geniehive.resources import Operation, Role
+from geniehive.routing.resolve import resolve
+from geniehive.routing.strategy import LIMIT
 from tests.gateway.harness import service, snapshot
 
 
@@ -32,6 +34,20 @@ def test_the_same_limits_lead_to_the_same_resolution_until_the_cluster_changes()
     assert found() is first
     view.replace(snapshot(services, [Role(role_id="any")]))
     assert found() is not first
+
+
+def test_where_the_best_are_all_kept_back_the_others_are_looked_at() -> None:
+    view, circuits = RoutingView(), Circuits(GatewayConfig().ejection)
+    view.replace(snapshot([service(n, f"http://127.0.0.1:{n}", asset="one") for n in range(1, LIMIT + 2)], []))
+    router = Router(view, InFlight(time.monotonic), circuits)
+    exchange: Any = SimpleNamespace(principal=None, now=lambda: 1.0)
+    free, *others = [each.service.service_id for each in resolve(view.current(), "one").candidates]
+    for each in others:
+        circuits.busy(each, 1.0, 30.0)
+    for _ in range(3 * len(others)):  # the strategy takes turns, so it leaves each out once
+        first, *_ = router.candidates("one", Operation.CHAT, exchange)
+        assert first.service.service_id == free
+        assert exchange.decision.kept_back.keys() <= set(others)
 
 
 class _TwoAlone(Permits):
