@@ -45,11 +45,12 @@ class RouteTable:
         for route in self.routes:
             self._by_path.setdefault(route.path, {})[route.method] = route
         self._named = tuple(path for path in self._by_path if path.endswith("/") and path != "/")
+        self._plain = {path: methods for path, methods in self._by_path.items() if path not in self._named}
 
     def find(self, method: str, path: str) -> tuple[Route, str]:
         """The route, and the name behind its path, decoded. Raises NotFound or MethodNotAllowed."""
-        methods, tail = self._by_path.get(path), ""
-        if methods is None or path in self._named:
+        methods, tail = self._plain.get(path), ""
+        if methods is None:
             methods, tail = self._named_route(path)
         route = methods.get(method) or (methods.get("GET") if method == "HEAD" else None)
         if route is None:
