@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from gateway import web
 from gateway.answers import whole
 from gateway.errors import error_response
-from gateway.exchange import Exchange, RequestIds
+from gateway.exchange import Exchange, request_ids
 from gateway.server.connection import Refused
 from geniehive.access import NEEDED
 from geniehive.errors import HeadersTooLarge, InvalidRequest, MethodNotAllowed, NotFound
@@ -88,5 +88,5 @@ def printable_path(path: str) -> str:
 def refusal_of(refused: Refused) -> bytes:
     """The whole answer to what is no request; nothing follows it on its connection."""
     error = HeadersTooLarge(str(refused)) if refused.too_large else InvalidRequest(str(refused))
-    headers = {"server": "geniehive", **INERT_HEADERS, "x-request-id": RequestIds().new()}
+    headers = {"server": "geniehive", **INERT_HEADERS, "x-request-id": next(request_ids())}
     return whole(error_response(error, headers=headers)).sent_last()
