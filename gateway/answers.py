@@ -69,7 +69,7 @@ class Whole(Answer, msgspec.Struct, eq=False):
             request.connection.write(head)
             request.connection.write(body)
         else:
-            request.connection.write(head + body)
+            request.connection.answer(head + body)
 
     def sent_last(self) -> bytes:
         """All of it as bytes, for a client whose request could not be read: nothing follows."""

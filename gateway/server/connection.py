@@ -47,14 +47,16 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_begun", "_body", "_closing", "_drained", "_fields", "_head_size", "_header_timer", "_held", "_loop", "_more",
-        "_parser", "_pieces", "_replaying", "_requests", "_server", "_target", "_task", "_upgrading", "_waiter",
-        "_welcomed", "alarm", "idle_since", "on_body", "on_header", "on_message_begin", "on_url", "on_writable",
-        "transport", "writing_paused",
+        "_outbox", "_parser", "_pieces", "_replaying", "_requests", "_server", "_target", "_task", "_unsent",
+        "_upgrading", "_waiter", "_welcomed", "alarm", "idle_since", "on_body", "on_header", "on_message_begin",
+        "on_url", "on_writable", "transport", "writing_paused",
     )  # fmt: skip
 
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
         self._server = server
         self._loop = loop
+        self._outbox = server.outbox
+        self._unsent = b""  # an answer that waits for the end of the round
         self.transport: asyncio.Transport | None = None
         self.alarm = Alarm(loop)
         self.writing_paused = False
@@ -151,6 +153,7 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """See asyncio.Protocol: who says no more is gone. Nothing is written any more, and a stream hears of it now."""
+        self.flush()
         if self.transport is not None:
             self.transport.close()
         if self.on_writable is not None:
@@ -286,7 +289,24 @@ class Connection(asyncio.Protocol):
         transport = self.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client is gone")
+        if self._unsent:
+            self.flush()
         transport.write(data)
+
+    def answer(self, data: bytes) -> None:
+        """The same for a short answer that is whole: at the end of the round, if there are others in it."""
+        outbox, transport = self._outbox, self.transport
+        if self._unsent or transport is None or transport.is_closing() or not outbox.takes():
+            self.write(data)
+        else:
+            self._unsent = data
+            outbox.hold(self)
+
+    def flush(self) -> None:
+        """See Held."""
+        data, self._unsent = self._unsent, b""
+        if data and self.transport is not None and not self.transport.is_closing():
+            self.transport.write(data)
 
     def welcome(self) -> None:
         """Tell a client that asked first that the body of its request is wanted."""
@@ -307,6 +327,7 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """Close once what was written is out."""
         self._more = False
+        self.flush()
         if self.transport is not None:
             self.transport.close()
 
@@ -326,6 +347,7 @@ class Connection(asyncio.Protocol):
 
     def _wake(self) -> None:
         waiter = self._waiter
+        self._outbox.wakes()
         if self._task is None:
             self._task = self._server.spawn(self._run)
         elif waiter is not None and not waiter.done():
@@ -378,6 +400,7 @@ class Connection(asyncio.Protocol):
 
         A connection that is closed with bytes unread is reset, which takes the answer with it.
         """
+        self.flush()
         if self.transport is not None and self.transport.can_write_eof():
             self.transport.write_eof()
         with suppress(TimeoutError):
