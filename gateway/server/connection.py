@@ -22,7 +22,7 @@ import httptools
 from gateway.deadline import Alarm
 from gateway.server.body import Body, BodyError
 from gateway.server.limits import MAX_HEADERS, MAX_TARGET, TOO_LARGE, UNSUSPICIOUS, HeadSize
-from gateway.server.request import Request
+from gateway.server.request import Request, path_of
 
 if TYPE_CHECKING:
     from gateway.server.server import Server
@@ -146,7 +146,8 @@ class Connection(asyncio.Protocol):
     def _body_came(self, body: Body) -> None:
         """A part of a body came, and it is not complete."""
         if self._pieces:
-            self._hand_over(body)
+            body.feed(self._pieces)
+            self._pieces.clear()
         if len(self._fields) > MAX_HEADERS:  # trailers
             self._refuse(Refused(TOO_LARGE, too_large=True))
 
@@ -179,15 +180,18 @@ class Connection(asyncio.Protocol):
             return
         sent, target = self._fields, self._target
         fields = {name.lower(): value for name, value in sent.items()}
-        path = (target[0] if len(target) == 1 else b"".join(target)).decode("latin-1")
+        where = (target[0] if len(target) == 1 else b"".join(target)).decode()  # llhttp lets ASCII through, no more
         sent.clear()
         target.clear()
         self._begun.clear()
         self._head_size = None
         if self._header_timer is not None:
             self._head_came()
-        version = parser.get_http_version()
-        if len(fields) > MAX_HEADERS or len(path) > MAX_TARGET:
+        keep = parser.should_keep_alive()
+        # Whose connection is kept without a word about it speaks 1.1: asking llhttp costs more than the words' places.
+        tacit = keep and b"connection" not in fields and b"proxy-connection" not in fields
+        version = "1.1" if tacit else parser.get_http_version()
+        if len(fields) > MAX_HEADERS or len(where) > MAX_TARGET:
             self._refuse(Refused(TOO_LARGE, too_large=True))
         elif version not in {"1.1", "1.0"}:
             self._refuse(Refused(f"HTTP/{version} is not spoken here; use HTTP/1.1"))
@@ -195,9 +199,11 @@ class Connection(asyncio.Protocol):
             self._body = body = Body(self)
             self._upgrading = parser.should_upgrade()
             method = parser.get_method().decode()
-            keep = parser.should_keep_alive()
             self.idle_since = 0.0
-            self._requests.append(Request(self, method, path, fields, body, http10=version == "1.0", keep_alive=keep))
+            path = where if where[:1] == "/" and "?" not in where and "#" not in where else path_of(where)
+            self._requests.append(
+                Request(self, method, where, path, fields, body, http10=version == "1.0", keep_alive=keep)
+            )
             if len(self._requests) > _MOST_WAITING:
                 self.hold()
 
@@ -206,19 +212,10 @@ class Connection(asyncio.Protocol):
         body = self._body
         if body is None or self._upgrading:
             return
-        if self._pieces:
-            self._hand_over(body, last=True)
-        else:
-            body.finish()
+        body.finish(self._pieces)
+        self._pieces.clear()
         self._fields.clear()  # trailers
         self._body = None
-
-    def _hand_over(self, body: Body, *, last: bool = False) -> None:
-        pieces = self._pieces.copy()
-        self._pieces.clear()
-        if last:
-            body.complete = True
-        body.feed(pieces)
 
     def _stay(self, rest: bytes) -> None:
         """The client would like another protocol, and stays with this one: its body is read as it is framed.
@@ -229,7 +226,7 @@ class Connection(asyncio.Protocol):
         if not isinstance(request, Request) or request.method == "CONNECT":
             self._more, self._closing = False, True
             if self._body is not None:
-                self._body.finish()
+                self._body.finish(())
             return
         self._upgrading, self._replaying = False, True
         framing = [

@@ -253,6 +253,21 @@ async def test_http_1_0_closes_unless_it_asks_not_to():
         assert found.count(b"HTTP/1.0 200 ") == 2
 
 
+@pytest.mark.parametrize("said", ["", "connection: keep-alive", "proxy-connection: keep-alive", "connection: close"])
+async def test_only_two_versions_are_spoken_and_each_is_told_apart(said):
+    async with server() as made:
+        for version in [f"{major}.{minor}" for major in range(4) for minor in range(10)]:
+            made.served.seen.clear()
+            lines = [f"GET /g HTTP/{version}", "host: x", *([said] if said else []), "", ""]
+            found = await raw(made.port, "\r\n".join(lines).encode(), until_close=False)
+            if version in {"1.0", "1.1"}:
+                assert found.startswith(f"HTTP/{version} 200 ".encode())
+                assert [request.http10 for request in made.served.seen] == [version == "1.0"]
+            else:
+                assert found.startswith(b"HTTP/1.1 400 ")
+                assert not made.served.seen
+
+
 async def test_connect_is_answered_and_nothing_else_listened_to():
     async with server() as made:
         assert await answers(made.port, b"CONNECT a:443 HTTP/1.1\r\nhost: a\r\n\r\nhello" + END) == ["CONNECT a:443 0"]
