@@ -230,7 +230,10 @@ class Attempts:
         else:
             trial = bool(self._circuits.known) and self._circuits.begin(service_id, exchange.now())
         guard = self._in_flight.guard(service_id, candidate, exchange.ask, reserved=place is not None)
-        return Attempt(exchange, candidate, guard, self._circuits, self._meter, trial=trial)
+        tried = exchange.attempt(candidate)
+        if trial:
+            tried.note = "a trial: the service was ejected"
+        return Attempt(exchange, service_id, guard, self._circuits, self._meter, tried, trial)
 
     async def _choose(
         self, exchange: Exchange, options: tuple[Candidate, ...], *, begun: bool = False

@@ -35,6 +35,7 @@ from geniehive.routing.receipt import Tried
 
 _LOADING = HealthStatus.LOADING
 _EVENTS = "text/event-stream"
+_JSON = "application/json"
 _POLL_S = 0.25  # before an engine that is loading is asked again; then twice as long each time
 _HELD_EVENTS = 1024 * 1024  # of a stream before its first content
 
@@ -62,10 +63,12 @@ class Begun(msgspec.Struct, frozen=True, eq=False):
 
     def told(self, tried: Tried) -> None:
         """Write down what the answer tells of itself."""
-        scanner = self.scanner
-        told = told_in(self.said or self.head, self.seen) if scanner is None else scanner.told
+        if self.scanner is None:
+            told, size = told_in(self.said or self.head, self.seen), len(self.head)
+        else:
+            told, size = self.scanner.told, self.scanner.bytes
         tried.prompt_tokens, tried.tokens, tried.finish_reason, tried.cached_tokens, tried.times = told
-        tried.answer_bytes += len(self.head) if scanner is None else scanner.bytes
+        tried.answer_bytes += size
 
 
 class Opening:
@@ -82,7 +85,7 @@ class Opening:
         `patient` is to ask again an engine that refuses while it loads its model, for as long as that may take.
         """
         try:
-            service, asset = tried.candidate[:2]
+            service, asset, *_ = tried.candidate
             warm = asset.loaded is not False and service.health.status is not _LOADING
             look_s = self._limits.first_byte_timeout_s if warm else self._loading.first_look_s(tried)
             with exchange.deadline(look_s, partial(self._loading.more_s, exchange, tried)):
@@ -129,18 +132,17 @@ class Opening:
 
     def _at_hand(self, response: UpstreamResponse, plan: Plan, tried: Tried) -> Begun | None:
         """A good answer that is there as a whole and in one piece, as short ones are; None is one for `_awaited`."""
-        tried.status, kind = response.status, response.content_type
-        if response.status >= 300 or (kind == _EVENTS and (plan.stream or not plan.json)):
+        tried.status = status = response.status
+        if status >= 300 or ((plan.stream or not plan.json) and response.content_type == _EVENTS):
             return None
         body = response.at_hand()
-        return None if body is None else self._held(response, plan, tried, kind, body, whole=True)
+        return None if body is None else self._held(response, plan, tried, body, whole=True)
 
     async def _awaited(self, response: UpstreamResponse, plan: Plan, tried: Tried) -> Begun:
         try:
             if response.status >= 300:
                 raise judge(response.status, response.headers, await _up_to(response, _HELD_EVENTS))
-            kind = response.content_type
-            if kind == _EVENTS and (plan.stream or not plan.json):
+            if (plan.stream or not plan.json) and response.content_type == _EVENTS:
                 kept = plan.keep(tried.candidate)
                 scanner = SseScanner(
                     max_bytes=self._limits.max_answer_bytes,
@@ -151,22 +153,20 @@ class Opening:
                 )
                 return await _first_content(response, scanner, plan, kept)
             body = await _up_to(response, plan.held_bytes)
-            return self._held(response, plan, tried, kind, body, whole=response.ended)
+            return self._held(response, plan, tried, body, whole=response.ended)
         except BaseException:
             response.close()
             raise
 
-    def _held(
-        self, response: UpstreamResponse, plan: Plan, tried: Tried, kind: str, body: bytes, *, whole: bool
-    ) -> Begun:
+    def _held(self, response: UpstreamResponse, plan: Plan, tried: Tried, body: bytes, *, whole: bool) -> Begun:
         """What has begun with a body, or the beginning of one. Raises AttemptFailed if it is not what was asked for."""
         if len(body) > self._limits.max_answer_bytes:
             raise AttemptFailed(too_large(self._limits.max_answer_bytes))
         if not body:
             raise UpstreamUnavailable("the engine's answer is empty")
-        seen = None
+        seen, kind = None, response.headers.get("content-type", _JSON)
         if plan.json:
-            if kind == _EVENTS:
+            if kind != _JSON and response.content_type == _EVENTS:
                 raise AttemptFailed(UpstreamUnavailable("the engine answered with a stream that was not asked for"))
             seen = look(body) if whole else None
             if (wrong := judge_answer(response.headers, body, whole=whole, seen=seen)) is not None:
@@ -174,14 +174,13 @@ class Opening:
             if plan.stream:
                 raise _no_streams(vary=plan.streams_vary)
         try:
-            sent = response.headers.get("content-type", "application/json")
-            sent, head = plan.adapt(tried.candidate, sent, body)
+            kind, head = plan.adapt(tried.candidate, kind, body)
         except CallerError:
             tried.outcome, tried.reason = "failed", "the engine refused the request inside of a good status"
             raise
         said = body if head is not body else b""
         as_it_comes = plan.held_bytes == 1
-        return Begun(response, head, content_type=sent, as_it_comes=as_it_comes, whole=whole, said=said, seen=seen)
+        return Begun(response, head, content_type=kind, as_it_comes=as_it_comes, whole=whole, said=said, seen=seen)
 
     async def _once_loaded(self, exchange: Exchange, plan: Plan, tried: Tried, refused: AttemptFailed) -> Begun:
         """Ask until the engine does not say any more that it is loading. Each time costs it next to nothing."""

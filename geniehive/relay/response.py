@@ -110,7 +110,7 @@ class UpstreamResponse(msgspec.Struct, eq=False):
         """Wait for status and headers. Raises UpstreamUnavailable if they do not come."""
         waiter = self._waiter = self._loop.create_future()
         if self.status or self._failure is not None:
-            self._wake()
+            self._moved()
         return waiter
 
     async def read(self) -> bytes:
@@ -196,17 +196,14 @@ class UpstreamResponse(msgspec.Struct, eq=False):
         elif self._size > _HELD and self._wire is not None:
             self._wire.pause_reading()
         if self._waiter is not None:
-            self._wake()
+            self._moved()
 
     def finish(self, piece: bytes) -> None:
         """Called by the connection, which is another's from now on: with the last piece the body is whole."""
         if piece:
             self._pieces.append(piece)
         self._complete, self._wire = True, None
-        if self._sink is not None:
-            self._moved()
-        elif self._waiter is not None:
-            self._wake()
+        self._moved()
 
     def _next(self) -> bytes:
         """All that is there, decoded; empty if nothing is. Room is made, so the engine may send."""
@@ -259,13 +256,14 @@ class UpstreamResponse(msgspec.Struct, eq=False):
             lane.leave()
 
     def _moved(self) -> None:
+        """Something came, or the end: a sink takes it, and who waits for it goes on."""
         if self._sink is not None and not self._stopped:
             self._push()
-        self._wake()
-
-    def _wake(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is None or waiter.done():
+        waiter = self._waiter
+        if waiter is None:
+            return
+        self._waiter = None
+        if waiter.done():
             return
         if self.status or self._failure is None:
             waiter.set_result(None)  # whoever reads finds a failure behind what came before it
