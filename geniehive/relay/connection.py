@@ -27,7 +27,6 @@ from geniehive.relay.response import UpstreamResponse
 MAX_HEAD = 64 * 1024
 MAX_HEADERS = 256
 _JOINED = 64 * 1024  # a body up to this goes out in one piece with its head; a larger one is not copied
-_BODILESS = frozenset({204, 304})
 _IDLE_S = 60.0  # of a connection that nobody uses, unless the engine says less
 _MARGIN_S = 1.0  # before the engine's own timeout
 
@@ -167,8 +166,8 @@ class Connection(asyncio.Protocol):
             self._wait_writable.set_result(None)
         if response is None:
             return
-        if exc is None and response.status and response.status not in _BODILESS and not framed(response.headers):
-            response.finish(b"")  # that is how its body ends
+        if exc is None and response.status and not framed(response.headers):
+            response.finish(b"")  # that is how its body ends; one that has none was over with its head
         else:
             response.fail(self._gone(response, exc))
 

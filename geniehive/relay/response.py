@@ -266,6 +266,6 @@ class UpstreamResponse(msgspec.Struct, eq=False):
         if waiter.done():
             return
         if self.status or self._failure is None:
-            waiter.set_result(None)  # whoever reads finds a failure behind what came before it
+            waiter.set_result(None)  # whoever reads finds the failure behind what came before it
         else:
             waiter.set_exception(self._failure)
