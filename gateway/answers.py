@@ -11,13 +11,16 @@ from collections.abc import Callable
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
+from math import floor
+
+import msgspec
 
 from gateway import web
 from gateway.server.connection import Connection
 from gateway.server.request import Request
 from geniehive.errors import GenieHiveError
 
-_LINES = {status.value: f" {status.value} {status.phrase}\r\n" for status in HTTPStatus}
+_FIRST_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 Ending = Callable[[GenieHiveError, bytes], bytes]
 """The events that end a broken stream in a dialect, from the error and from its body in OpenAI's envelope."""
 
@@ -34,14 +37,13 @@ class Answer(web.StreamResponse):
         """Nothing: the connection is told by whoever serves it."""
 
 
-class Whole(Answer):
-    """An answer whose body is at hand. `head` are more headers, names in lower case."""
+class Whole(Answer, msgspec.Struct, eq=False):
+    """An answer whose body is at hand, and its content type. `head` are more headers, names in lower case."""
 
-    def __init__(self, status: int, body: bytes, content_type: str, head: dict[str, str] | None = None) -> None:
-        self.status = status
-        self.content = body
-        self.kind = content_type
-        self.head = head
+    status: int
+    content: bytes
+    kind: str
+    head: dict[str, str] | None = None
 
     @property
     def prepared(self) -> bool:
@@ -67,7 +69,7 @@ class Whole(Answer):
             request.connection.write(head)
             request.connection.write(body)
         else:
-            request.connection.write(head + body)
+            request.connection.answer(head + body)
 
     def sent_last(self) -> bytes:
         """All of it as bytes, for a client whose request could not be read: nothing follows."""
@@ -76,9 +78,7 @@ class Whole(Answer):
 
 
 def whole(response: web.StreamResponse) -> Whole:
-    """One of ours for what a handler made. Raises TypeError if that is a stream."""
-    if type(response) is Whole:
-        return response
+    """One of ours for what a handler made of the other kind. Raises TypeError for a stream."""
     if not isinstance(response, web.Response):
         raise TypeError("an answer is a Whole, a Stream, or a web.Response")
     head = dict(response.headers)
@@ -159,9 +159,10 @@ def _head(status: int, lines: str, *, http10: bool, keep_alive: bool) -> bytes:
     """Status line and headers as bytes."""
     if keep_alive is http10:
         lines += "connection: keep-alive\r\n" if http10 else "connection: close\r\n"
-    first = _LINES.get(status) or f" {status} Unknown\r\n"
-    text = f"HTTP/1.{0 if http10 else 1}{first}{lines}{_date(int(time.time()))}"
-    return text.encode("latin-1", "replace")
+    first = _FIRST_LINES.get(status) or f"HTTP/1.1 {status} Unknown\r\n"
+    if http10:
+        first = first.replace("1.1", "1.0", 1)
+    return f"{first}{lines}{_date(floor(time.time()))}".encode("latin-1", "replace")
 
 
 @lru_cache(maxsize=2)

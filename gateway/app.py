@@ -58,6 +58,7 @@ from gateway.view import RoutingView
 from geniehive.config import Config
 from geniehive.credentials import source_for
 from geniehive.identity import Kind
+from geniehive.relay.outbox import Outbox
 from geniehive.renewal import Renewal
 
 _log = logging.getLogger(__name__)
@@ -97,10 +98,11 @@ async def serve(
         stale_after_s=config.routing.health_stale_after_s,
     )
     watch.credentials = credentials
+    outbox = Outbox(asyncio.get_running_loop())
     async with (
         asyncio.TaskGroup() as tasks,
         ControlLink(targets, credentials) as link,
-        Upstream(connect_timeout_s=config.gateway.connect_timeout_s) as upstream,
+        Upstream(connect_timeout_s=config.gateway.connect_timeout_s, outbox=outbox) as upstream,
     ):
         watching = tasks.create_task(watch.run())
         renewal = Renewal(credentials, targets, random.random)
@@ -111,7 +113,7 @@ async def serve(
         front = build_app(config, view, in_flight, upstream, cluster, requests, spawn)
         async with requests.answering():
             following = tasks.create_task(https.follow(reload or asyncio.Event())) if https else None
-            await _listen(config, sock, front, spawn, stop, ready, https.context if https else None)
+            await _listen(config, sock, front, spawn, outbox, stop, ready, https.context if https else None)
             if following is not None:
                 following.cancel()
         watching.cancel()
@@ -123,6 +125,7 @@ async def _listen(
     sock: socket.socket,
     front: Front,
     spawn: Spawn,
+    outbox: Outbox,
     stop: asyncio.Event,
     ready: Callable[[str], None],
     tls: ssl.SSLContext | None,
@@ -133,6 +136,7 @@ async def _listen(
         front,
         refusal_of,
         spawn,
+        outbox=outbox,
         header_timeout_s=limits.header_timeout_s,
         max_connections=affordable(limits.max_connections, open_files()),
     )

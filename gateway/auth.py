@@ -4,6 +4,9 @@
 the snapshot; a request is one look into a table by the key's hash, so how long that takes tells nothing about how
 close a guess was. With no client key configured, and no token ever made, everybody on this machine may ask (the config
 refuses that on any other address); what needs more is then for the config's admin keys, where there are some.
+
+Whose headers are is remembered, so that a client that comes again costs no hash. What is remembered has the key in it
+as it came: only of keys that are good, only so many, and none beyond the next change of the keys.
 """
 
 from __future__ import annotations
@@ -66,6 +69,10 @@ class Principal(NamedTuple):
     """Whether it is a token of the cluster, which may be revoked; else a key of the config."""
 
 
+_MOST_SEEN = 1024
+_Sent = tuple[bytes | None, bytes | None]
+"""`X-Api-Key` and `Authorization` as they came."""
+
 ANYBODY = Principal("anonymous", EVERY)
 _ANY_CLIENT = Principal("anonymous", PLAIN_CLIENT)
 
@@ -82,6 +89,8 @@ class Authenticator:
         self._keys: Mapping[str, AccessKey] = {}
         self._tokens: dict[str, Principal] = {}
         self._known = self._configured
+        self._seen: dict[_Sent, Principal] = {}
+        """Whose the headers are that came lately: never a stranger's, and of nobody who may not come any more."""
         self._learned = False
         self._anybody: Principal | None = None
         """Who a stranger is; None where strangers are refused."""
@@ -95,6 +104,7 @@ class Authenticator:
         }
         found = {key.secret_sha256: self._tokens[name] for name, key in keys.items()}
         self._keys, self._known, self._learned = keys, found | self._configured, True
+        self._seen.clear()
         if self._closed or required or keys:
             self._anybody = None
         else:
@@ -110,13 +120,24 @@ class Authenticator:
 
     def check_fields(self, fields: Mapping[bytes, bytes], scope: str) -> Principal:
         """The same for headers as they came, names in lower case."""
-        api_key, authorization = fields.get(b"x-api-key"), fields.get(b"authorization")
+        api_key, authorization = sent = fields.get(b"x-api-key"), fields.get(b"authorization")
+        found = self._seen.get(sent)
+        if found is not None and scope in found.scopes and (found.expires_at is None or not self._expired(found)):
+            return found
         return self.check_key(
-            None if api_key is None else text(api_key), None if authorization is None else text(authorization), scope
+            None if api_key is None else text(api_key),
+            None if authorization is None else text(authorization),
+            scope,
+            sent,
         )
 
-    def check_key(self, api_key: str | None, authorization: str | None, scope: str) -> Principal:
-        """The same, by the values of the two headers; None or empty where they were not sent."""
+    def check_key(
+        self, api_key: str | None, authorization: str | None, scope: str, sent: _Sent | None = None
+    ) -> Principal:
+        """The same, by the values of the two headers; None or empty where they were not sent.
+
+        What is found is remembered for the headers in `sent`.
+        """
         if scope == PUBLIC or self._anybody is ANYBODY:
             return ANYBODY
         if authorization:
@@ -129,8 +150,10 @@ class Authenticator:
         found = self._known.get(sha256(api_key)) if api_key and len(api_key) <= LONGEST else None
         if found is None:
             found = self._stranger(api_key)
-        elif found.expires_at is not None and self._now() >= found.expires_at:
+        elif self._expired(found):
             raise Unauthenticated("this token has expired: ask an administrator for another")
+        elif sent is not None:
+            self._remember(sent, found)
         if scope not in found.scopes:
             if found is _ANY_CLIENT:
                 raise Unauthenticated(
@@ -138,6 +161,17 @@ class Authenticator:
                 )
             raise PermissionDenied(f"this key may not do that: the route needs the scope {scope!r}")
         return found
+
+    def _expired(self, who: Principal) -> bool:
+        return who.expires_at is not None and self._now() >= who.expires_at
+
+    def _remember(self, sent: _Sent, who: Principal) -> None:
+        """These headers are somebody's; padded ones, which are no shorter for that, are looked at each time."""
+        if sum(len(value) for value in sent if value is not None) > LONGEST:
+            return
+        if len(self._seen) >= _MOST_SEEN:
+            self._seen.clear()
+        self._seen[sent] = who
 
     def _stranger(self, api_key: str | None) -> Principal:
         """Who has no key that is known here, where that is nobody in particular; else the error is raised."""
@@ -160,7 +194,7 @@ class Authenticator:
             return None
         if self._tokens.get(who.name) is not who:
             return Unauthenticated("this token was revoked while the request ran")
-        if who.expires_at is not None and self._now() >= who.expires_at:
+        if self._expired(who):
             return Unauthenticated("this token has expired while the request ran")
         return None
 

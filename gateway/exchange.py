@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 
 import msgspec
@@ -23,6 +23,9 @@ from geniehive.routing.receipt import Decision, Tried
 from geniehive.routing.steady import Steadied
 
 _MOST_NAMES = 4096
+_ENDS = tuple(f"{low:02x}" for low in range(256))
+_MILLISECONDS = tuple(f"{hundredth / 100:.2f}" for hundredth in range(1000))
+_AT_ONCE = "x-geniehive-attempts: 1\r\nx-geniehive-queue-ms: 0\r\n"
 _ALWAYS = "".join(f"{name}: {value}\r\n" for name, value in {"server": "geniehive", **INERT_HEADERS}.items())
 
 
@@ -127,15 +130,18 @@ class Exchange(msgspec.Struct, eq=False):
         """The same as they are sent, each line with its end."""
         spent = self.now() - self.began - self.body_seconds - self.queue_seconds - self.upstream_seconds
         spent = max(spent, 0.0)
-        self.overhead_seconds = spent if self.attempts else None
-        candidate = self.candidate
+        attempts, queued, candidate = self.attempts, self.queue_seconds, self.candidate
+        if attempts:
+            self.overhead_seconds = spent
         who = "" if candidate is None or not decided else self.names.lines(candidate)
-        queued = f"{self.queue_seconds * 1000:.0f}" if self.queue_seconds else "0"
-        return (
-            f"{_ALWAYS}x-request-id: {self.request_id}\r\n{who}"
-            f"x-geniehive-attempts: {self.attempts}\r\nx-geniehive-queue-ms: {queued}\r\n"
-            f"x-geniehive-overhead-ms: {spent * 1000:.2f}\r\n"
-        )
+        tries = _AT_ONCE if attempts == 1 and not queued else _tries(attempts, queued)
+        hundredths = int(spent * 100_000 + 0.5)
+        shown = _MILLISECONDS[hundredths] if hundredths < len(_MILLISECONDS) else f"{spent * 1000:.2f}"
+        return f"{_ALWAYS}x-request-id: {self.request_id}\r\n{who}{tries}x-geniehive-overhead-ms: {shown}\r\n"
+
+
+def _tries(attempts: int, queue_seconds: float) -> str:
+    return f"x-geniehive-attempts: {attempts}\r\nx-geniehive-queue-ms: {queue_seconds * 1000:.0f}\r\n"
 
 
 class Names:
@@ -162,16 +168,13 @@ def _lines_of(candidate: Candidate) -> str:
     )
 
 
-class RequestIds:
+def request_ids() -> Iterator[str]:
     """Ids that nobody has had: chance for the worker, a count for the request. They are names, not secrets."""
-
-    def __init__(self) -> None:
-        self._worker = secrets.token_hex(6)
-        self._next = count(secrets.randbits(32))
-
-    def new(self) -> str:
-        """Another one."""
-        return f"req_{self._worker}{next(self._next):012x}"
+    worker = secrets.token_hex(6)
+    for block in count(secrets.randbits(24)):
+        begin = f"req_{worker}{block:010x}"
+        for end in _ENDS:
+            yield begin + end
 
 
 def printable(text: str) -> str:

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from gateway import web
 from gateway.answers import whole
 from gateway.errors import error_response
-from gateway.exchange import Exchange, RequestIds
+from gateway.exchange import Exchange, request_ids
 from gateway.server.connection import Refused
 from geniehive.access import NEEDED
 from geniehive.errors import HeadersTooLarge, InvalidRequest, MethodNotAllowed, NotFound
@@ -45,11 +45,12 @@ class RouteTable:
         for route in self.routes:
             self._by_path.setdefault(route.path, {})[route.method] = route
         self._named = tuple(path for path in self._by_path if path.endswith("/") and path != "/")
+        self._plain = {path: methods for path, methods in self._by_path.items() if path not in self._named}
 
     def find(self, method: str, path: str) -> tuple[Route, str]:
         """The route, and the name behind its path, decoded. Raises NotFound or MethodNotAllowed."""
-        methods, tail = self._by_path.get(path), ""
-        if methods is None or path in self._named:
+        methods, tail = self._plain.get(path), ""
+        if methods is None:
             methods, tail = self._named_route(path)
         route = methods.get(method) or (methods.get("GET") if method == "HEAD" else None)
         if route is None:
@@ -87,5 +88,5 @@ def printable_path(path: str) -> str:
 def refusal_of(refused: Refused) -> bytes:
     """The whole answer to what is no request; nothing follows it on its connection."""
     error = HeadersTooLarge(str(refused)) if refused.too_large else InvalidRequest(str(refused))
-    headers = {"server": "geniehive", **INERT_HEADERS, "x-request-id": RequestIds().new()}
+    headers = {"server": "geniehive", **INERT_HEADERS, "x-request-id": next(request_ids())}
     return whole(error_response(error, headers=headers)).sent_last()

@@ -29,7 +29,7 @@ class ClientBody:
     def __init__(self, exchange: Exchange, *, cap: int, timeout_s: float) -> None:
         length = exchange.request.content_length
         if length is not None and length > cap:
-            raise PayloadTooLarge(f"the body has {length} bytes; at most {cap} are taken")
+            raise _too_large(length, cap)
         self._exchange = exchange
         self._content = exchange.request.body
         self._cap = cap
@@ -74,7 +74,10 @@ class ClientBody:
 
 
 def at_hand(exchange: Exchange, cap: int) -> bytes | None:
-    """A JSON body as most come: declared as such, plain, and complete with its head. None: see `read_json`."""
+    """A JSON body as most come: declared as such, plain, and complete with its head. None: see `read_json`.
+
+    Raises PayloadTooLarge.
+    """
     fields, body = exchange.request.fields, exchange.request.body
     if (
         not body.complete
@@ -83,13 +86,17 @@ def at_hand(exchange: Exchange, cap: int) -> bytes | None:
         or b"expect" in fields
     ):
         return None
-    length = fields.get(b"content-length")
-    if length is None or int(length) > cap:
-        return None
     whole = body.whole()
-    if whole is not None:
-        exchange.body_bytes = len(whole)
+    if whole is None:
+        return None
+    if len(whole) > cap:
+        raise _too_large(len(whole), cap)
+    exchange.body_bytes = len(whole)
     return whole
+
+
+def _too_large(size: int, cap: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"the body has {size} bytes; at most {cap} are taken")
 
 
 async def read_json(exchange: Exchange, *, cap: int, timeout_s: float) -> bytes:

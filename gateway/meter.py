@@ -26,7 +26,7 @@ class MetricsMeter:
         if exchange.principal is not None:
             self._count_key(getattr(exchange.principal, "name", ""), status)
         tallies = self._tallies
-        operation: str = _NO_OPERATION if exchange.operation is None else exchange.operation.value
+        operation: str = exchange.operation or _NO_OPERATION
         key = (operation, status)
         tallies.requests[key] = tallies.requests.get(key, 0) + 1
         if exchange.overhead_seconds is not None:

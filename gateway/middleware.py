@@ -13,10 +13,10 @@ from time import monotonic
 from typing import Protocol
 
 from gateway import web
-from gateway.answers import Stream, whole
+from gateway.answers import Stream, Whole, whole
 from gateway.anthropic_errors import reshape, speaks_anthropic
 from gateway.errors import error_response
-from gateway.exchange import Exchange, Names, RequestIds
+from gateway.exchange import Exchange, Names, request_ids
 from gateway.http import RouteTable
 from gateway.overdue import Overdue
 from gateway.server.request import Request
@@ -60,7 +60,7 @@ class Front:
         self._check = check
         self._meter = meter
         self._refused_when_draining = refused_when_draining
-        self._ids = RequestIds()
+        self._ids = request_ids()
         self._names = Names()
         self._loop = asyncio.get_running_loop()
         self._open: set[Exchange] = set()
@@ -70,7 +70,7 @@ class Front:
 
     async def __call__(self, request: Request) -> bool:
         """Answer one request; whether another may follow on its connection. Raises only for a client that is gone."""
-        exchange = Exchange(request, self._ids.new(), self._loop, self._names, monotonic())
+        exchange = Exchange(request, next(self._ids), self._loop, self._names, monotonic())
         self._open.add(exchange)
         if not self._overdue.watching:
             self._overdue.watch(self._loop)
@@ -96,7 +96,7 @@ class Front:
                     # A stream had begun and its handler failed: the client must not take it as complete.
                     request.connection.abort()
                     raise ConnectionResetError("the answer had begun when it failed")
-                made = whole(answer)
+                made = answer if type(answer) is Whole else whole(answer)
                 if made.status >= 400 and speaks_anthropic(request.path, request.headers):
                     reshape(made, exchange.request_id)
                 made.send(request, exchange.lines(), keep_alive=keep)

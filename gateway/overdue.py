@@ -22,20 +22,17 @@ class Overdue:
     def __init__(self, open_requests: Collection[Exchange], timeout_s: float) -> None:
         self._open = open_requests
         self._timeout_s = timeout_s
-        self._timer: asyncio.TimerHandle | None = None
-
-    @property
-    def watching(self) -> bool:
+        self.watching = False
         """Whether its timer runs."""
-        return self._timer is not None
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """There is a request."""
-        if self._timer is None:
-            self._timer = loop.call_later(min(_LONGEST_S, self._timeout_s / _SHARE), self._look, loop)
+        if not self.watching:
+            self.watching = True
+            loop.call_later(min(_LONGEST_S, self._timeout_s / _SHARE), self._look, loop)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = None
+        self.watching = False
         for exchange in tuple(self._open):
             if not exchange.interrupted and exchange.now() - exchange.began > self._timeout_s:
                 exchange.interrupt(UpstreamTimeout(f"the request was not done within {self._timeout_s:g} s"))

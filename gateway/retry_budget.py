@@ -15,24 +15,26 @@ class RetryBudget:
 
     def __init__(self) -> None:
         self._second = 0
+        self._next = 1
         self._arrived = [0] * _WINDOW_S
         self._spent = [0] * _WINDOW_S
 
     def arrived(self, now: float) -> None:
         """One request came in."""
-        self._move(int(now))
+        if now >= self._next:
+            self._move(int(now))
         self._arrived[self._second % _WINDOW_S] += 1
 
     def spend(self, now: float) -> bool:
         """Take one repeat from the budget; whether there was one."""
-        self._move(int(now))
+        if now >= self._next:
+            self._move(int(now))
         if sum(self._spent) >= _FLOOR + _SHARE * sum(self._arrived):
             return False
         self._spent[self._second % _WINDOW_S] += 1
         return True
 
     def _move(self, second: int) -> None:
-        if second != self._second:
-            for passed in range(max(self._second + 1, second - _WINDOW_S + 1), second + 1):
-                self._arrived[passed % _WINDOW_S] = self._spent[passed % _WINDOW_S] = 0
-            self._second = second
+        for passed in range(max(self._next, second - _WINDOW_S + 1), second + 1):
+            self._arrived[passed % _WINDOW_S] = self._spent[passed % _WINDOW_S] = 0
+        self._second, self._next = second, second + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -51,9 +52,9 @@ class Body(msgspec.Struct, eq=False):
                 self._waiter = None
         return self._take()
 
-    def feed(self, pieces: list[bytes]) -> None:
+    def feed(self, pieces: Sequence[bytes]) -> None:
         """Called by the connection: more of it."""
-        self._pieces += pieces
+        self._pieces.extend(pieces)
         if not self.complete:  # else it is all in memory anyway
             self._size += sum(map(len, pieces))
             if self._size > _HELD:
@@ -61,8 +62,9 @@ class Body(msgspec.Struct, eq=False):
         if self._waiter is not None:
             self._wake()
 
-    def finish(self) -> None:
-        """Called by the connection: that was all."""
+    def finish(self, pieces: Sequence[bytes]) -> None:
+        """Called by the connection: that is the rest of it."""
+        self._pieces.extend(pieces)
         self.complete = True
         if self._waiter is not None:
             self._wake()
@@ -76,9 +78,10 @@ class Body(msgspec.Struct, eq=False):
         pieces = self._pieces
         found = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
-        if self._size > _HELD:
-            self._connection.go_on()
-        self._size = 0
+        if self._size:
+            if self._size > _HELD:
+                self._connection.go_on()
+            self._size = 0
         return found
 
     def _wake(self) -> None:

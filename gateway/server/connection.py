@@ -22,7 +22,7 @@ import httptools
 from gateway.deadline import Alarm
 from gateway.server.body import Body, BodyError
 from gateway.server.limits import MAX_HEADERS, MAX_TARGET, TOO_LARGE, UNSUSPICIOUS, HeadSize
-from gateway.server.request import Request
+from gateway.server.request import Request, path_of
 
 if TYPE_CHECKING:
     from gateway.server.server import Server
@@ -47,14 +47,16 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_begun", "_body", "_closing", "_drained", "_fields", "_head_size", "_header_timer", "_held", "_loop", "_more",
-        "_parser", "_pieces", "_replaying", "_requests", "_server", "_target", "_task", "_upgrading", "_waiter",
-        "_welcomed", "alarm", "idle_since", "on_body", "on_header", "on_message_begin", "on_url", "on_writable",
-        "transport", "writing_paused",
+        "_outbox", "_parser", "_pieces", "_replaying", "_requests", "_server", "_target", "_task", "_unsent",
+        "_upgrading", "_waiter", "_welcomed", "alarm", "idle_since", "on_body", "on_header", "on_message_begin",
+        "on_url", "on_writable", "transport", "writing_paused",
     )  # fmt: skip
 
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
         self._server = server
         self._loop = loop
+        self._outbox = server.outbox
+        self._unsent = b""  # an answer that waits for the end of the round
         self.transport: asyncio.Transport | None = None
         self.alarm = Alarm(loop)
         self.writing_paused = False
@@ -144,12 +146,14 @@ class Connection(asyncio.Protocol):
     def _body_came(self, body: Body) -> None:
         """A part of a body came, and it is not complete."""
         if self._pieces:
-            self._hand_over(body)
+            body.feed(self._pieces)
+            self._pieces.clear()
         if len(self._fields) > MAX_HEADERS:  # trailers
             self._refuse(Refused(TOO_LARGE, too_large=True))
 
     def eof_received(self) -> None:
         """See asyncio.Protocol: who says no more is gone. Nothing is written any more, and a stream hears of it now."""
+        self.flush()
         if self.transport is not None:
             self.transport.close()
         if self.on_writable is not None:
@@ -176,15 +180,18 @@ class Connection(asyncio.Protocol):
             return
         sent, target = self._fields, self._target
         fields = {name.lower(): value for name, value in sent.items()}
-        path = (target[0] if len(target) == 1 else b"".join(target)).decode("latin-1")
+        where = (target[0] if len(target) == 1 else b"".join(target)).decode()  # llhttp lets ASCII through, no more
         sent.clear()
         target.clear()
         self._begun.clear()
         self._head_size = None
         if self._header_timer is not None:
             self._head_came()
-        version = parser.get_http_version()
-        if len(fields) > MAX_HEADERS or len(path) > MAX_TARGET:
+        keep = parser.should_keep_alive()
+        # Whose connection is kept without a word about it speaks 1.1: asking llhttp costs more than the words' places.
+        tacit = keep and b"connection" not in fields and b"proxy-connection" not in fields
+        version = "1.1" if tacit else parser.get_http_version()
+        if len(fields) > MAX_HEADERS or len(where) > MAX_TARGET:
             self._refuse(Refused(TOO_LARGE, too_large=True))
         elif version not in {"1.1", "1.0"}:
             self._refuse(Refused(f"HTTP/{version} is not spoken here; use HTTP/1.1"))
@@ -192,9 +199,11 @@ class Connection(asyncio.Protocol):
             self._body = body = Body(self)
             self._upgrading = parser.should_upgrade()
             method = parser.get_method().decode()
-            keep = parser.should_keep_alive()
             self.idle_since = 0.0
-            self._requests.append(Request(self, method, path, fields, body, http10=version == "1.0", keep_alive=keep))
+            path = where if where[:1] == "/" and "?" not in where and "#" not in where else path_of(where)
+            self._requests.append(
+                Request(self, method, where, path, fields, body, http10=version == "1.0", keep_alive=keep)
+            )
             if len(self._requests) > _MOST_WAITING:
                 self.hold()
 
@@ -203,19 +212,10 @@ class Connection(asyncio.Protocol):
         body = self._body
         if body is None or self._upgrading:
             return
-        if self._pieces:
-            self._hand_over(body, last=True)
-        else:
-            body.finish()
+        body.finish(self._pieces)
+        self._pieces.clear()
         self._fields.clear()  # trailers
         self._body = None
-
-    def _hand_over(self, body: Body, *, last: bool = False) -> None:
-        pieces = self._pieces.copy()
-        self._pieces.clear()
-        if last:
-            body.complete = True
-        body.feed(pieces)
 
     def _stay(self, rest: bytes) -> None:
         """The client would like another protocol, and stays with this one: its body is read as it is framed.
@@ -226,7 +226,7 @@ class Connection(asyncio.Protocol):
         if not isinstance(request, Request) or request.method == "CONNECT":
             self._more, self._closing = False, True
             if self._body is not None:
-                self._body.finish()
+                self._body.finish(())
             return
         self._upgrading, self._replaying = False, True
         framing = [
@@ -289,7 +289,24 @@ class Connection(asyncio.Protocol):
         transport = self.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client is gone")
+        if self._unsent:
+            self.flush()
         transport.write(data)
+
+    def answer(self, data: bytes) -> None:
+        """The same for a short answer that is whole: at the end of the round, if there are others in it."""
+        outbox, transport = self._outbox, self.transport
+        if self._unsent or transport is None or transport.is_closing() or not outbox.takes():
+            self.write(data)
+        else:
+            self._unsent = data
+            outbox.hold(self)
+
+    def flush(self) -> None:
+        """See Held."""
+        data, self._unsent = self._unsent, b""
+        if data and self.transport is not None and not self.transport.is_closing():
+            self.transport.write(data)
 
     def welcome(self) -> None:
         """Tell a client that asked first that the body of its request is wanted."""
@@ -310,6 +327,7 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """Close once what was written is out."""
         self._more = False
+        self.flush()
         if self.transport is not None:
             self.transport.close()
 
@@ -329,6 +347,7 @@ class Connection(asyncio.Protocol):
 
     def _wake(self) -> None:
         waiter = self._waiter
+        self._outbox.wakes()
         if self._task is None:
             self._task = self._server.spawn(self._run)
         elif waiter is not None and not waiter.done():
@@ -381,6 +400,7 @@ class Connection(asyncio.Protocol):
 
         A connection that is closed with bytes unread is reset, which takes the answer with it.
         """
+        self.flush()
         if self.transport is not None and self.transport.can_write_eof():
             self.transport.write_eof()
         with suppress(TimeoutError):

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, overload
 from urllib.parse import parse_qsl, urlsplit
 
+import msgspec
+
 from gateway.server.body import Body
 
 if TYPE_CHECKING:
@@ -52,35 +54,21 @@ def text(value: bytes) -> str:
     return value.decode("utf-8", "surrogateescape")
 
 
-class Request:
-    """What a client asks. `fields` are the headers as bytes, names in lower case; `http10` is an old client."""
+class Request(msgspec.Struct, eq=False, weakref=True):
+    """What a client asks."""
 
-    __slots__ = (
-        "__weakref__", "_names", "_target", "body", "connection", "fields", "http10", "keep_alive",
-        "method", "path",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        connection: Connection,
-        method: str,
-        target: str,
-        fields: dict[bytes, bytes],
-        body: Body,
-        *,
-        http10: bool,
-        keep_alive: bool,
-    ) -> None:
-        self.connection = connection
-        self.method = method
-        self.fields = fields
-        self.body = body
-        self.http10 = http10
-        self.keep_alive = keep_alive
-        self._target = target
-        self.path = target if target[:1] == "/" and "?" not in target and "#" not in target else _path(target)
-        """As it was sent, not decoded, without its query."""
-        self._names: dict[str, str] | None = None
+    connection: Connection
+    method: str
+    _target: str
+    path: str
+    """As it was sent, not decoded, without its query."""
+    fields: dict[bytes, bytes]
+    """The headers as bytes, names in lower case."""
+    body: Body
+    http10: bool
+    """Whether the client is an old one."""
+    keep_alive: bool
+    _names: dict[str, str] | None = None
 
     @property
     def headers(self) -> Headers:
@@ -129,7 +117,7 @@ class Request:
         self.connection.on_writable = call
 
 
-def _path(target: str) -> str:
+def path_of(target: str) -> str:
     """The path of a target with a query, or in absolute form (RFC 9112, 3.2.2)."""
     if target.startswith("/"):
         return target.partition("#")[0].partition("?")[0]

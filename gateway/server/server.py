@@ -11,6 +11,7 @@ from typing import Any
 from gateway.server.connection import Connection, Refused
 from gateway.server.refusal import Refusal
 from gateway.server.request import Request
+from geniehive.relay.outbox import Outbox
 
 Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], asyncio.Task[None]]
 """Starts what it is given as a task; not a coroutine, which would be lost if the task is cancelled before it begins."""
@@ -23,7 +24,8 @@ class Server:
     """A protocol factory for `loop.create_server`.
 
     `serve` answers a request, and returns whether another may follow on its connection; `refuse` gives the whole
-    answer for what is no request, as bytes; `spawn` starts a connection's task.
+    answer for what is no request, as bytes; `spawn` starts a connection's task; answers wait in `outbox`
+    for the end of a round, which should be that of the requests to engines.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class Server:
         *,
         header_timeout_s: float,
         max_connections: int,
+        outbox: Outbox | None = None,
     ) -> None:
         self.serve = serve
         self.refuse = refuse
@@ -43,6 +46,7 @@ class Server:
         self.connections: set[Connection] = set()
         """Those that are open; each adds itself, and says when it has `left`."""
         self._loop = asyncio.get_running_loop()
+        self.outbox = outbox or Outbox(self._loop)
         self._max_connections = max_connections
         self._sweeper: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()

@@ -21,6 +21,7 @@ import httptools
 from geniehive.errors import UpstreamUnavailable
 from geniehive.relay.failures import broken_off, no_answer, unanswered
 from geniehive.relay.lane import lane_to
+from geniehive.relay.outbox import Outbox
 from geniehive.relay.request import Origin
 from geniehive.relay.response import UpstreamResponse
 
@@ -36,8 +37,9 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_ended", "_expects_head", "_freed", "_head_size", "_headers", "_idle_s", "_interim", "_loop", "_lost",
-        "_parser", "_pieces", "_reading", "_response", "_reusable", "_sending", "_transport", "_wait_writable",
-        "_writing", "data_received", "good_until", "lane", "on_body", "on_message_begin", "origin", "sent_at",
+        "_outbox", "_parser", "_pieces", "_reading", "_response", "_reusable", "_sending", "_transport", "_unsent",
+        "_wait_writable", "_writing", "data_received", "good_until", "lane", "on_body", "on_message_begin", "origin",
+        "sent_at",
     )  # fmt: skip
 
     def __init__(
@@ -46,11 +48,14 @@ class Connection(asyncio.Protocol):
         origin: Origin,
         freed: Callable[[Connection], None],
         lost: Callable[[Connection], None],
+        outbox: Outbox,
     ) -> None:
         self._loop = loop
         self._freed = freed
         self._lost = lost
+        self._outbox = outbox
         self._transport: asyncio.Transport | None = None
+        self._unsent = b""  # a request that waits for the end of the round
         self._pieces: list[bytes] = []  # of the body, as one read of the socket brings them
         self._reusable: list[None] = []  # not empty: the message is over, nothing is behind it, and more may follow
         # What llhttp finds goes straight into these: its callbacks are C functions wherever that is enough.
@@ -85,15 +90,36 @@ class Connection(asyncio.Protocol):
     # --- the request -------------------------------------------------------------------------------
 
     def send(self, head: bytes, body: bytes) -> UpstreamResponse:
-        """Send a whole request."""
-        response = self.begin(head if len(body) > _JOINED else head + body)
-        if len(body) > _JOINED and self._transport is not None:
-            self._transport.write(body)
+        """Send a whole request, at the end of the round if others are sent in it."""
+        response = self._expect()
+        if self._response is None or self._transport is None:
+            return response
         self._sending = False
+        if len(body) > _JOINED:
+            self._transport.write(head)
+            self._transport.write(body)
+        elif self._outbox.takes():
+            self._unsent = head + body
+            self._outbox.hold(self)
+        else:
+            self._transport.write(head + body)
         return response
+
+    def flush(self) -> None:
+        """See Held."""
+        data, self._unsent = self._unsent, b""
+        if data and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
 
     def begin(self, head: bytes) -> UpstreamResponse:
         """Send the head; the body follows by `write` until `end`."""
+        response = self._expect()
+        if self._response is not None and self._transport is not None:
+            self._transport.write(head)
+        return response
+
+    def _expect(self) -> UpstreamResponse:
+        """Be ready for the answer to what is sent next; a failed one if nothing can be sent."""
         response = self._response = UpstreamResponse(self, self._loop)
         self._headers.clear()
         self._pieces.clear()
@@ -107,8 +133,6 @@ class Connection(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             self._response = None
             response.fail(unanswered("connection closed"))
-        else:
-            self._transport.write(head)
         return response
 
     async def write(self, data: bytes) -> None:
@@ -273,6 +297,7 @@ class Connection(asyncio.Protocol):
             self._freed(self)
         else:
             self.abort()
+        self._outbox.wakes()
         response.finish(piece)
 
     def _fail(self, failure: UpstreamUnavailable) -> None:

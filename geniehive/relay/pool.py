@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from geniehive.relay.connection import Connection
+from geniehive.relay.outbox import Outbox
 from geniehive.relay.request import Origin
 
 _SWEEP_S = 10.0
@@ -18,8 +19,9 @@ _MOST_IDLE = 1024  # at one origin
 class Pool:
     """All connections of an `Upstream`, busy ones included. Times are of the loop's clock."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, outbox: Outbox) -> None:
         self._loop = loop
+        self._outbox = outbox
         self._idle: dict[Origin, dict[Connection, None]] = {}
         self._all: set[Connection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -38,7 +40,7 @@ class Pool:
 
     def make(self, origin: Origin) -> Connection:
         """The protocol for a new connection, which is not the pool's before it is adopted."""
-        return Connection(self._loop, origin, self._freed, self._lost)
+        return Connection(self._loop, origin, self._freed, self._lost, self._outbox)
 
     def adopt(self, connection: Connection) -> None:
         """A connection has been made; it may be gone again already."""

@@ -22,6 +22,7 @@ from geniehive.errors import UpstreamUnavailable
 from geniehive.relay.connection import Connection
 from geniehive.relay.dialer import Dialer
 from geniehive.relay.failures import Unanswered, no_answer
+from geniehive.relay.outbox import Outbox
 from geniehive.relay.pool import Pool
 from geniehive.relay.request import Target, UpstreamRequest, head, target
 from geniehive.relay.response import UpstreamResponse
@@ -31,9 +32,15 @@ _MOST_TARGETS = 4096
 
 
 class Upstream:
-    """Connections to engines. Use as an async context manager."""
+    """Connections to engines. Use as an async context manager.
 
-    def __init__(self, *, connect_timeout_s: float, tls: ssl.SSLContext | None = None) -> None:
+    `outbox` is where requests wait for the end of a round, if others share it.
+    """
+
+    def __init__(
+        self, *, connect_timeout_s: float, tls: ssl.SSLContext | None = None, outbox: Outbox | None = None
+    ) -> None:
+        self._outbox = outbox
         self._connect_timeout_s = connect_timeout_s
         self._tls = tls
         self._targets: dict[str, Target] = {}
@@ -42,7 +49,7 @@ class Upstream:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._pool = Pool(loop)
+        self._pool = Pool(loop, self._outbox or Outbox(loop))
         self._dialer = Dialer(loop, self._connect_timeout_s, self._tls)
         return self
 

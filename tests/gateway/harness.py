@@ -23,6 +23,7 @@ from gateway.siblings import Siblings
 from gateway.upstream import Upstream
 from gateway.view import RoutingView
 from geniehive.config import AuthConfig, Config, GatewayConfig
+from geniehive.relay.outbox import Outbox
 from geniehive.resources import Asset, Health, HealthStatus, Host, Operation, Role, Runtime, Service, Snapshot
 
 ALL = tuple(Operation)
@@ -64,10 +65,11 @@ async def gateway(*services, roles=(), keys=(), admins=(), snapshotted=True, str
         view.replace(snapshot(made, roles))
     in_flight = InFlight(time.monotonic)
     loop = asyncio.get_running_loop()
+    outbox = Outbox(loop)
     async with (
         asyncio.TaskGroup() as tasks,
         grpc.aio.insecure_channel("127.0.0.1:1") as channel,
-        Upstream(connect_timeout_s=config.gateway.connect_timeout_s) as relay,
+        Upstream(connect_timeout_s=config.gateway.connect_timeout_s, outbox=outbox) as relay,
     ):
         cluster = ClusterViews(view, in_flight, channel, "")
         requests = RequestViews(Receipts(config.gateway.receipts), Siblings())
@@ -78,6 +80,7 @@ async def gateway(*services, roles=(), keys=(), admins=(), snapshotted=True, str
             front,
             refusal_of,
             spawner(tasks),
+            outbox=outbox,
             header_timeout_s=limits.header_timeout_s,
             max_connections=limits.max_connections,
         )

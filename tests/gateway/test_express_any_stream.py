@@ -59,32 +59,54 @@ def dechunked(data):
     return found
 
 
+class Passing:
+    """One stream on its way from an engine's connection to a client."""
+
+    def __init__(self, line, client, **scanner_args):
+        self._loop = loop = asyncio.get_running_loop()
+        self._alarm = alarm = Alarm(loop)
+        self._line = line
+        self._client = client
+        self.kept = []
+        self.request = SimpleNamespace(connection=client, http10=False, keep_alive=True, on_writable=None)
+        self.scanner = SseScanner(keep=self.kept.append, **scanner_args)
+        self._exchange = SimpleNamespace(
+            loop=loop,
+            request=self.request,
+            interrupted=False,
+            deadline=lambda seconds: Deadline(alarm, time.monotonic() + seconds, None),
+        )
+
+    async def begun(self):
+        """Its head is there, and what follows is passed on."""
+        self._response = self._line.ask()
+        self._line.feed(STREAM_HEAD)
+        await self._response.begun()
+        stream = Stream(self.request, 200, {})
+        self._client.written.clear()
+        pump = Pump(self._exchange, stream, self._response, self.scanner, idle_timeout_s=PATIENT_S, grace_s=PATIENT_S)
+        self._task = self._loop.create_task(pump.run(b""))
+        await asyncio.sleep(0)
+
+    async def over(self):
+        """How it ended; the client goes, if it has not."""
+        self._task.cancel()
+        (outcome,) = await asyncio.gather(self._task, return_exceptions=True)
+        self._response.close()
+        self._alarm.stop()
+        return outcome
+
+
 async def passed(reads, *, rests=(), stops=(), drops=False, **scanner_args):
     """What becomes of these reads of an engine's socket: what the client has, and what is known at the end."""
-    loop, kept = asyncio.get_running_loop(), []
     line, client = Line(), Client(frozenset(stops))
-    response = line.ask()
-    line.feed(STREAM_HEAD)
-    await response.begun()
-    request = SimpleNamespace(connection=client, http10=False, keep_alive=True, on_writable=None)
-    alarm = Alarm(loop)
-    exchange = SimpleNamespace(
-        loop=loop,
-        request=request,
-        interrupted=False,
-        deadline=lambda seconds: Deadline(alarm, time.monotonic() + seconds, None),
-    )
-    scanner = SseScanner(keep=kept.append, **scanner_args)
-    stream = Stream(request, 200, {})
-    client.written.clear()
-    pump = Pump(exchange, stream, response, scanner, idle_timeout_s=PATIENT_S, grace_s=PATIENT_S)
-    task = asyncio.ensure_future(pump.run(b""))
-    await asyncio.sleep(0)
+    one = Passing(line, client, **scanner_args)
+    await one.begun()
 
     def go_on():
         client.writing_paused = False
-        if request.on_writable is not None:
-            request.on_writable()
+        if one.request.on_writable is not None:
+            one.request.on_writable()
 
     for at, read in enumerate(reads):
         while not line.transport.reading and not line.transport.aborted:
@@ -98,14 +120,12 @@ async def passed(reads, *, rests=(), stops=(), drops=False, **scanner_args):
     if drops and not line.transport.aborted:
         line.drop()
     await asyncio.sleep(0)
-    task.cancel()  # the client goes, if it is not over
-    (outcome,) = await asyncio.gather(task, return_exceptions=True)
-    response.close()
-    alarm.stop()
+    outcome = await one.over()
     line.drop()
+    scanner = one.scanner
     told = (scanner.told, scanner.events, scanner.bytes, scanner.content, scanner.finished, scanner.done, scanner.over)
     why = outcome.message if isinstance(outcome, UpstreamUnavailable) else repr(outcome)
-    return dechunked(b"".join(client.written)), b"".join(kept), (*told, scanner.error), why, client.pressed
+    return dechunked(b"".join(client.written)), b"".join(one.kept), (*told, scanner.error), why, client.pressed
 
 
 def chat(text="", *, key="content", finish=None, ascii_only=False, **more):
@@ -288,3 +308,57 @@ async def test_a_rewrite_that_depends_on_texts_gets_all_of_them(rewrite, wanted)
     slow, fast, taken = await passed_both_ways(reads, rewrite=rewrite)
     assert fast == slow
     assert taken == wanted
+
+
+UNFINISHED = b'data: {"choices":[{"index":0,"delta":5,"text":"abc","finish_reason":"stop"}]}\n\n'
+CRLF = b'data: {"text":"a"}\r\n\r\n'
+GO, MORE = [chunk(A)] * 4, [chunk(chat("e")), chunk(chat("f"))]
+MEANING = {
+    "a name of an event in a chunk of its own": [chunk(b"event: error\n")],
+    "an id in a chunk of its own": [chunk(b"id: 7\n")],
+    "a comment without its empty line": [chunk(b": ping\n")],
+    "comments with a text": [chunk(b': "content": "x"\n\n')] * 3,
+    "the end": [chunk(DONE)],
+    "an error": [chunk(b'data: {"error":{"message":"x"}}\n\n')],
+    "what stopped": [chunk(chat(key="", finish="abort"))],
+    "events of an unknown shape": [chunk(UNFINISHED)] * 4,
+    "two events of which one ends with CRLF": [chunk(CRLF + chat("b"))] * 3,
+    "chunks inside of a chunk": [b"4\r\n4", b"4\r\n4\r\n4\r\n"],
+    "a chunk with an extension": [b"%X;a=b\r\n%b\r\n" % (len(A), A)],
+}
+
+
+@pytest.mark.parametrize("between", MEANING.values(), ids=MEANING)
+@pytest.mark.parametrize("before", [GO, []], ids=["behind others", "first"])
+async def test_what_changes_the_meaning_of_the_next_event_changes_it_in_the_lane_too(before, between):
+    slow, fast, _ = await passed_both_ways([*before, *between, *MORE], finishes=True)
+    assert fast == slow
+
+
+async def test_an_answer_is_no_longer_than_it_may_be_if_the_lane_takes_some_of_it():
+    odd = chunk(chat("\u4f60" * 50, ascii_only=True))  # has \\u: not for the lane
+    slow, fast, taken = await passed_both_ways([*GO, *[odd] * 7, *MORE * 10], max_bytes=4000)
+    assert fast == slow
+    assert taken
+
+
+async def test_what_is_left_of_an_answer_does_not_count_what_passes_for_the_next_on_its_connection():
+    line, slow = Line(), Client(frozenset())
+    first = Passing(line, slow)
+    await first.begun()
+    for each in GO:
+        line.feed(each)
+    slow.writing_paused = True
+    line.feed(chunk(chat("\u4f60", ascii_only=True)) + chunk(DONE[:-1]) + b"0\r\n\r\n")  # whole, but for its client
+    size = first.scanner.bytes
+    second = Passing(line, Client(frozenset()))
+    await second.begun()
+    for each in GO + MORE:
+        line.feed(each)
+    slow.writing_paused = False
+    first.request.on_writable()
+    assert first.scanner.bytes == size
+    line.drop()
+    await second.over()
+    assert second.scanner.events == len(GO + MORE)
+    await first.over()

@@ -144,6 +144,16 @@ async def test_a_body_over_the_cap_is_413_by_its_length_alone():
         assert found.startswith(b"HTTP/1.1 413")
 
 
+@pytest.mark.parametrize(
+    "framed", [b"content-length: 1001\r\n\r\n%b", b"transfer-encoding: chunked\r\n\r\n3e9\r\n%b\r\n0\r\n\r\n"]
+)
+async def test_a_body_over_the_cap_that_came_with_its_head_is_413(framed):
+    async with gateway("http://127.0.0.1:1", max_body_bytes=1000) as gw:
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n".encode()
+        found = await raw(gw.port, head + framed % (BODY + b" " * (1001 - len(BODY))), until_close=False)
+        assert found.startswith(b"HTTP/1.1 413")
+
+
 async def test_a_chunked_body_over_the_cap_is_413():
     async def body():
         for _ in range(100):

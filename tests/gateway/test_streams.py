@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 
 import httpx
 
@@ -124,3 +125,36 @@ async def test_events_that_come_together_go_on_together_and_in_order():
         found = await http.post(gw.url + CHAT, json=ASK)
         events = [json.loads(each[6:]) for each in found.text.split("\n\n")[:200]]
         assert [each["choices"][0]["delta"]["content"] for each in events] == texts
+
+
+async def test_an_engine_does_not_go_on_for_a_client_that_says_no_more_and_does_not_read():
+    gone, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    async def endless(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(STREAM_HEAD)
+        try:
+            while not writer.is_closing():
+                writer.write(chunk(delta("x" * 2000)))
+                await writer.drain()
+                await asyncio.sleep(0.001)
+        except ConnectionError:
+            pass
+        finally:
+            gone.set()
+
+    engine = await asyncio.start_server(endless, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{engine.sockets[0].getsockname()[1]}"
+    async with gateway(url) as gw:
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            client.setblocking(False)
+            await loop.sock_connect(client, ("127.0.0.1", gw.port))
+            await loop.sock_sendall(client, request())
+            await until(lambda: gw.front._open)
+            transport = next(iter(gw.front._open)).request.transport
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
+            await until(lambda: transport.get_write_buffer_size() > 1000)
+            client.shutdown(socket.SHUT_WR)
+            await asyncio.wait_for(gone.wait(), 20)
+    engine.close()

@@ -136,6 +136,67 @@ def test_a_token_that_did_not_change_is_the_same_principal():
     assert isinstance(auth.ended(before), Unauthenticated)
 
 
+def fields(secret):
+    return {b"authorization": b"Bearer " + secret.encode()}
+
+
+def test_who_was_let_in_is_known_again_until_the_keys_change():
+    auth = learned(token("a"), admins=("boss",))
+    before = auth.check_fields(fields("gh_a"), "inference")
+    assert auth.check_fields(fields("gh_a"), "inference") is before
+    with pytest.raises(PermissionDenied):
+        auth.check_fields(fields("gh_a"), "admin")
+    auth.learn({"a": token("a", "read")}, required=True)
+    with pytest.raises(PermissionDenied):
+        auth.check_fields(fields("gh_a"), "inference")
+    assert auth.check_fields(fields("gh_a"), "read").name == "a"
+    auth.learn({}, required=True)
+    for _ in range(2):
+        with pytest.raises(Unauthenticated):
+            auth.check_fields(fields("gh_a"), "read")
+    assert auth.check_fields(fields("boss"), "admin").name == "admin-1"
+
+
+def test_a_token_that_was_let_in_is_over_at_its_second():
+    times = iter([99.8, 99.9, 100.0, 100.0])
+    auth = Authenticator((), (), now=lambda: next(times))
+    auth.learn({"t": token("t", expires_at=100)}, required=True)
+    assert auth.check_fields(fields("gh_t"), "inference") is auth.check_fields(fields("gh_t"), "inference")
+    with pytest.raises(Unauthenticated, match="has expired"):
+        auth.check_fields(fields("gh_t"), "inference")
+
+
+def test_the_two_headers_are_told_apart_when_they_come_again():
+    auth = learned(clients=("c", "Bearer c"))
+    for _ in range(2):
+        assert auth.check_fields({b"authorization": b"Bearer c"}, "inference").name == "client-1"
+        assert auth.check_fields({b"x-api-key": b"Bearer c"}, "inference").name == "client-2"
+        with pytest.raises(Unauthenticated):
+            auth.check_fields({b"authorization": b"c"}, "inference")
+        with pytest.raises(Unauthenticated, match="two API keys"):
+            auth.check_fields({b"authorization": b"Bearer c", b"x-api-key": b"d"}, "inference")
+
+
+def test_strangers_and_public_routes_leave_nothing_to_be_known_again():
+    auth = learned(admins=("a",))
+    for _ in range(2):
+        assert auth.check_fields(fields("anything"), "inference").name == "anonymous"
+        assert auth.check_fields(fields("anything"), "").name == "anonymous"
+        with pytest.raises(Unauthenticated):
+            auth.check_fields(fields("anything"), "admin")
+    assert not auth._seen
+
+
+def test_only_so_many_headers_are_remembered_and_no_long_ones():
+    auth = learned(token("t"))
+    for padding in range(3000):
+        auth.check_fields({b"authorization": b"Bearer" + b" " * (1 + padding) + b"gh_t"}, "inference")
+    assert 0 < len(auth._seen) <= 1024
+    long = {b"authorization": b"Bearer" + b" " * 5000 + b"gh_t"}
+    assert auth.check_fields(long, "inference").name == "t"
+    assert tuple(long.values()) not in {sent[1:] for sent in auth._seen}
+
+
 # --- what limits it ----------------------------------------------------------------------------
 
 

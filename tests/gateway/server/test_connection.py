@@ -12,7 +12,9 @@ from gateway.answers import Whole
 from gateway.http import refusal_of
 from gateway.server.body import BodyError
 from gateway.server.server import Server
+from geniehive.relay.outbox import Outbox
 from tests.gateway.harness import raw, until
+from tests.geniehive.relay.wire import Patient
 
 END = b"GET /end HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
 
@@ -44,6 +46,12 @@ class Served:
         said = f"{request.method} {request.path} {len(body)}"
         Whole(200, said.encode(), "text/plain").send(request, "", keep_alive=request.keep_alive)
         return request.keep_alive
+
+
+@pytest.fixture(autouse=True, params=[Outbox, Patient], ids=["", "held"])
+def outbox(request, monkeypatch):
+    """Everything holds for answers that go out at once as for those that wait for others."""
+    monkeypatch.setattr("gateway.server.server.Outbox", request.param)
 
 
 @asynccontextmanager
@@ -245,6 +253,21 @@ async def test_http_1_0_closes_unless_it_asks_not_to():
         assert found.count(b"HTTP/1.0 200 ") == 2
 
 
+@pytest.mark.parametrize("said", ["", "connection: keep-alive", "proxy-connection: keep-alive", "connection: close"])
+async def test_only_two_versions_are_spoken_and_each_is_told_apart(said):
+    async with server() as made:
+        for version in [f"{major}.{minor}" for major in range(4) for minor in range(10)]:
+            made.served.seen.clear()
+            lines = [f"GET /g HTTP/{version}", "host: x", *([said] if said else []), "", ""]
+            found = await raw(made.port, "\r\n".join(lines).encode(), until_close=False)
+            if version in {"1.0", "1.1"}:
+                assert found.startswith(f"HTTP/{version} 200 ".encode())
+                assert [request.http10 for request in made.served.seen] == [version == "1.0"]
+            else:
+                assert found.startswith(b"HTTP/1.1 400 ")
+                assert not made.served.seen
+
+
 async def test_connect_is_answered_and_nothing_else_listened_to():
     async with server() as made:
         assert await answers(made.port, b"CONNECT a:443 HTTP/1.1\r\nhost: a\r\n\r\nhello" + END) == ["CONNECT a:443 0"]
@@ -312,3 +335,42 @@ async def test_trailers_are_no_headers_of_the_next_request():
             ["host", "transfer-encoding"],
             ["connection", "host"],
         ]
+
+
+BEHIND = {
+    "more": (lambda connection: connection.write(b"more"), b"answer more"),
+    "another answer": (lambda connection: connection.answer(b"more"), b"answer more"),
+    "its closing": (lambda connection: connection.close(), b"answer "),
+    "the client's last word": (lambda connection: connection.eof_received(), b"answer "),
+    "the server's end": (lambda connection: connection.close_when_idle(), b"answer "),
+}
+
+
+@pytest.mark.parametrize(("then", "read"), BEHIND.values(), ids=BEHIND)
+async def test_nothing_overtakes_an_answer_that_waits_for_others(then, read):
+    async with server() as made:
+        reader, writer = await asyncio.open_connection("127.0.0.1", made.port)
+        await until(lambda: made.connections)
+        (connection,) = made.connections
+        connection.answer(b"answer ")
+        then(connection)
+        connection.close()
+        assert await reader.read() == read
+        writer.close()
+
+
+async def test_requests_that_come_together_are_a_round():
+    async with server() as made:
+        clients = [await asyncio.open_connection("127.0.0.1", made.port) for _ in range(8)]
+        await until(lambda: len(made.connections) == 8)
+        held = []
+        made.outbox.hold = held.append
+        for connection in tuple(made.connections):
+            connection.data_received(b"GET /g HTTP/1.1\r\nhost: x\r\n\r\n")
+        await until(lambda: len(made.served.seen) == 8)
+        assert len(held) >= 7  # all but the first, which does not know of the others
+        for each in held:
+            each.flush()
+        for reader, writer in clients:
+            assert (await reader.readuntil(b"/g 0")).startswith(b"HTTP/1.1 200 ")
+            writer.close()

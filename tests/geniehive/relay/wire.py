@@ -5,7 +5,18 @@ from __future__ import annotations
 import asyncio
 
 from geniehive.relay.connection import Connection
+from geniehive.relay.outbox import Outbox
 from geniehive.relay.request import Origin
+
+
+class Patient(Outbox):
+    """Holds everything until the next round of the loop, as if each request were one of several."""
+
+    def takes(self):
+        return True
+
+    def hold(self, each):
+        asyncio.get_running_loop().call_soon(each.flush)
 
 
 class Transport(asyncio.Transport):
@@ -34,10 +45,10 @@ class Transport(asyncio.Transport):
 class Line:
     """One connection; `freed` and `lost` count what its pool would hear."""
 
-    def __init__(self):
+    def __init__(self, outbox=Outbox):
         self.freed = self.lost = 0
         loop = asyncio.get_running_loop()
-        self.connection = Connection(loop, Origin("h", 80, False), self._freed, self._lost)
+        self.connection = Connection(loop, Origin("h", 80, False), self._freed, self._lost, outbox(loop))
         self.transport = Transport()
         self.connection.connection_made(self.transport)
 
