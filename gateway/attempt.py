@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import msgspec
+
 from gateway.circuit import Circuits
 from gateway.exchange import Exchange
 from gateway.middleware import Meter
@@ -48,24 +50,17 @@ class InFlight(Protocol):
         ...
 
 
-class Attempt:
+class Attempt(msgspec.Struct, eq=False):
     """One attempt; `trial` is whether it is one of a service that was ejected."""
 
-    __slots__ = ("_circuits", "_closed", "_exchange", "_guard", "_meter", "_service_id", "_trial", "tried")
-
-    def __init__(
-        self, exchange: Exchange, candidate: Candidate, guard: Guard, circuits: Circuits, meter: Meter, *, trial: bool
-    ) -> None:
-        self.tried: Tried = exchange.attempt(candidate)
-        self._exchange = exchange
-        self._service_id = candidate.service.service_id
-        self._guard = guard
-        self._circuits = circuits
-        self._meter = meter
-        self._trial = trial
-        self._closed = False
-        if trial:
-            self.tried.note = "a trial: the service was ejected"
+    _exchange: Exchange
+    _service_id: str
+    _guard: Guard
+    _circuits: Circuits
+    _meter: Meter
+    tried: Tried
+    _trial: bool = False
+    _closed: bool = False
 
     def first_byte(self) -> None:
         """Its stream has begun: a trial has gone well, however long the stream may be."""
@@ -79,7 +74,7 @@ class Attempt:
         """The answer is over, and came to its proper end or not; what the gateway ended says nothing of the service."""
         tried = self.tried
         tried.outcome = "ok" if well else "cut"
-        if self._exchange.interrupted and not well:
+        if not well and self._exchange.interrupted:
             return
         answer = None  # where nothing is learned from it
         if self._exchange.ask is not None:

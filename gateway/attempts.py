@@ -15,6 +15,7 @@ from typing import Any
 
 from gateway import web
 from gateway.admission import Admission, Place
+from gateway.answers import Whole
 from gateway.attempt import Attempt, InFlight
 from gateway.circuit import Circuits
 from gateway.delivery import Delivery
@@ -148,6 +149,7 @@ class Attempts:
 
         `begun` is an answer whose first byte is there already; without it the attempt has yet to begin.
         """
+        response: web.StreamResponse
         try:
             if begun is None:
                 begun = await self._opening.begin(exchange, plan, attempt.tried, patient=patient)
@@ -156,7 +158,11 @@ class Attempts:
                     attempt.first_byte()  # when the first token of a whole body was there, nobody knows
                 if comments is not None:
                     await comments.stop()
-                response, well = await self._delivery.deliver(exchange, begun, attempt.tried)
+                if begun.whole and exchange.response is None:
+                    response = Whole(begun.upstream.status, begun.head, begun.content_type)
+                    well = True
+                else:
+                    response, well = await self._delivery.deliver(exchange, begun, attempt.tried)
             finally:
                 begun.upstream.close()
                 begun.told(attempt.tried)
@@ -224,7 +230,10 @@ class Attempts:
         else:
             trial = bool(self._circuits.known) and self._circuits.begin(service_id, exchange.now())
         guard = self._in_flight.guard(service_id, candidate, exchange.ask, reserved=place is not None)
-        return Attempt(exchange, candidate, guard, self._circuits, self._meter, trial=trial)
+        tried = exchange.attempt(candidate)
+        if trial:
+            tried.note = "a trial: the service was ejected"
+        return Attempt(exchange, service_id, guard, self._circuits, self._meter, tried, trial)
 
     async def _choose(
         self, exchange: Exchange, options: tuple[Candidate, ...], *, begun: bool = False

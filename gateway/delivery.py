@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway import web
-from gateway.answers import Stream, Whole
+from gateway.answers import Stream
 from gateway.errors import NO_STREAMS
 from gateway.exchange import Exchange
 from gateway.opening import Begun
@@ -21,7 +21,7 @@ class Delivery:
         self._limits = limits
 
     async def deliver(self, exchange: Exchange, begun: Begun, tried: Tried) -> tuple[web.StreamResponse, bool]:
-        """The rest of the answer; and whether it came to its proper end."""
+        """The rest of an answer that is not whole; and whether it came to its proper end."""
         if begun.scanner is not None:
             response = exchange.response or commit(exchange)
             well = await relay(exchange, response, begun, begun.scanner, self._limits.idle_timeout_s)
@@ -30,8 +30,6 @@ class Delivery:
             return response, well
         if exchange.response is not None:
             raise InvalidRequest(NO_STREAMS, param="stream")
-        if begun.upstream.ended:
-            return Whole(begun.upstream.status, begun.head, begun.content_type), True
         return await self._pass_large(exchange, begun, tried)
 
     async def _pass_large(self, exchange: Exchange, begun: Begun, tried: Tried) -> tuple[web.StreamResponse, bool]:

@@ -34,6 +34,8 @@ from geniehive.resources import HealthStatus
 from geniehive.routing.receipt import Tried
 
 _LOADING = HealthStatus.LOADING
+_EVENTS = "text/event-stream"
+_JSON = "application/json"
 _POLL_S = 0.25  # before an engine that is loading is asked again; then twice as long each time
 _HELD_EVENTS = 1024 * 1024  # of a stream before its first content
 
@@ -52,6 +54,8 @@ class Begun(msgspec.Struct, frozen=True, eq=False):
     """What the client has of a stream that another engine could go on with."""
     as_it_comes: bool = False
     """Whether it is passed on from its first byte, though it is no stream of events."""
+    whole: bool = False
+    """Whether `head` is the whole body."""
     said: bytes = b""
     """The answer as the engine gave it, where the client gets another one."""
     seen: Body | None = None
@@ -59,10 +63,12 @@ class Begun(msgspec.Struct, frozen=True, eq=False):
 
     def told(self, tried: Tried) -> None:
         """Write down what the answer tells of itself."""
-        scanner = self.scanner
-        told = told_in(self.said or self.head, self.seen) if scanner is None else scanner.told
+        if self.scanner is None:
+            told, size = told_in(self.said or self.head, self.seen), len(self.head)
+        else:
+            told, size = self.scanner.told, self.scanner.bytes
         tried.prompt_tokens, tried.tokens, tried.finish_reason, tried.cached_tokens, tried.times = told
-        tried.answer_bytes += len(self.head) if scanner is None else scanner.bytes
+        tried.answer_bytes += size
 
 
 class Opening:
@@ -84,7 +90,8 @@ class Opening:
             look_s = self._limits.first_byte_timeout_s if warm else self._loading.first_look_s(tried)
             with exchange.deadline(look_s, partial(self._loading.more_s, exchange, tried)):
                 try:
-                    return await self._ask(plan, tried)
+                    response = await self._upstream.open(plan.build(tried.candidate))
+                    return self._at_hand(response, plan, tried) or await self._awaited(response, plan, tried)
                 except AttemptFailed as error:
                     if not patient or error.kind is not Kind.LOADING:
                         raise
@@ -121,11 +128,21 @@ class Opening:
 
     async def _ask(self, plan: Plan, tried: Tried) -> Begun:
         response = await self._upstream.open(plan.build(tried.candidate))
-        tried.status = response.status
+        return self._at_hand(response, plan, tried) or await self._awaited(response, plan, tried)
+
+    def _at_hand(self, response: UpstreamResponse, plan: Plan, tried: Tried) -> Begun | None:
+        """A good answer that is there as a whole and in one piece, as short ones are; None is one for `_awaited`."""
+        tried.status = status = response.status
+        if status >= 300 or ((plan.stream or not plan.json) and response.content_type == _EVENTS):
+            return None
+        body = response.at_hand()
+        return None if body is None else self._held(response, plan, tried, body, whole=True)
+
+    async def _awaited(self, response: UpstreamResponse, plan: Plan, tried: Tried) -> Begun:
         try:
             if response.status >= 300:
                 raise judge(response.status, response.headers, await _up_to(response, _HELD_EVENTS))
-            if response.content_type == "text/event-stream" and (plan.stream or not plan.json):
+            if (plan.stream or not plan.json) and response.content_type == _EVENTS:
                 kept = plan.keep(tried.candidate)
                 scanner = SseScanner(
                     max_bytes=self._limits.max_answer_bytes,
@@ -135,25 +152,35 @@ class Opening:
                     finishes=plan.done_marker,
                 )
                 return await _first_content(response, scanner, plan, kept)
-            body = response.at_hand()
-            if body is None:
-                body = await _up_to(response, plan.held_bytes)
-            if len(body) > self._limits.max_answer_bytes:
-                raise AttemptFailed(too_large(self._limits.max_answer_bytes))
-            if not body:
-                raise UpstreamUnavailable("the engine's answer is empty")
-            seen = _check(response, plan, body) if plan.json else None
-            try:
-                kind = response.headers.get("content-type", "application/json")
-                kind, head = plan.adapt(tried.candidate, kind, body)
-            except CallerError:
-                tried.outcome, tried.reason = "failed", "the engine refused the request inside of a good status"
-                raise
-            said = body if head is not body else b""
-            return Begun(response, head, content_type=kind, as_it_comes=plan.held_bytes == 1, said=said, seen=seen)
+            body = await _up_to(response, plan.held_bytes)
+            return self._held(response, plan, tried, body, whole=response.ended)
         except BaseException:
             response.close()
             raise
+
+    def _held(self, response: UpstreamResponse, plan: Plan, tried: Tried, body: bytes, *, whole: bool) -> Begun:
+        """What has begun with a body, or the beginning of one. Raises AttemptFailed if it is not what was asked for."""
+        if len(body) > self._limits.max_answer_bytes:
+            raise AttemptFailed(too_large(self._limits.max_answer_bytes))
+        if not body:
+            raise UpstreamUnavailable("the engine's answer is empty")
+        seen, kind = None, response.headers.get("content-type", _JSON)
+        if plan.json:
+            if kind != _JSON and response.content_type == _EVENTS:
+                raise AttemptFailed(UpstreamUnavailable("the engine answered with a stream that was not asked for"))
+            seen = look(body) if whole else None
+            if (wrong := judge_answer(response.headers, body, whole=whole, seen=seen)) is not None:
+                raise wrong
+            if plan.stream:
+                raise _no_streams(vary=plan.streams_vary)
+        try:
+            kind, head = plan.adapt(tried.candidate, kind, body)
+        except CallerError:
+            tried.outcome, tried.reason = "failed", "the engine refused the request inside of a good status"
+            raise
+        said = body if head is not body else b""
+        as_it_comes = plan.held_bytes == 1
+        return Begun(response, head, content_type=kind, as_it_comes=as_it_comes, whole=whole, said=said, seen=seen)
 
     async def _once_loaded(self, exchange: Exchange, plan: Plan, tried: Tried, refused: AttemptFailed) -> Begun:
         """Ask until the engine does not say any more that it is loading. Each time costs it next to nothing."""
@@ -186,23 +213,10 @@ async def _up_to(response: UpstreamResponse, limit: int) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def _check(response: UpstreamResponse, plan: Plan, body: bytes) -> Body | None:
-    """What is seen of an answer. Raises AttemptFailed for one of a good status that is not what was asked for."""
-    if response.content_type == "text/event-stream":
-        raise AttemptFailed(UpstreamUnavailable("the engine answered with a stream that was not asked for"))
-    whole = response.ended
-    seen = look(body) if whole else None
-    if (wrong := judge_answer(response.headers, body, whole=whole, seen=seen)) is not None:
-        raise wrong
-    if plan.stream and plan.streams_vary:
-        raise _no_streams()
-    if plan.stream:
-        raise AttemptFailed(UpstreamUnavailable("a stream was asked for, and the engine answered without one"))
-    return seen
-
-
-def _no_streams() -> AttemptFailed:
-    """An engine works that was asked for a stream of what it only gives whole: nothing is held against it."""
+def _no_streams(*, vary: bool) -> AttemptFailed:
+    """An engine gave a whole answer where a stream was asked for; if they `vary`, nothing is held against it."""
+    if not vary:
+        return AttemptFailed(UpstreamUnavailable("a stream was asked for, and the engine answered without one"))
     error = InvalidRequest(NO_STREAMS, param="stream")
     return AttemptFailed(error, retry=False, passed=Passed(400, error_body(error), ""))
 

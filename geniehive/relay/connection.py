@@ -13,7 +13,8 @@ ended with the end of a chunk, and closes by itself with the first thing that it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 import httptools
 
@@ -27,7 +28,6 @@ from geniehive.relay.response import UpstreamResponse
 MAX_HEAD = 64 * 1024
 MAX_HEADERS = 256
 _JOINED = 64 * 1024  # a body up to this goes out in one piece with its head; a larger one is not copied
-_BODILESS = frozenset({204, 304})
 _IDLE_S = 60.0  # of a connection that nobody uses, unless the engine says less
 _MARGIN_S = 1.0  # before the engine's own timeout
 
@@ -36,9 +36,10 @@ class Connection(asyncio.Protocol):
     """Speaks for one request at a time. `freed` and `lost` tell its pool what became of it."""
 
     __slots__ = (
-        "_ended", "_expects_head", "_freed", "_head_size", "_headers", "_idle_s", "_interim", "_keep_alive", "_loop",
-        "_lost", "_outbox", "_parser", "_pieces", "_reading", "_response", "_sending", "_transport", "_unframed",
-        "_unsent", "_wait_writable", "_writing", "data_received", "good_until", "lane", "on_body", "origin", "sent_at",
+        "_ended", "_expects_head", "_freed", "_head_size", "_headers", "_idle_s", "_interim", "_loop", "_lost",
+        "_outbox", "_parser", "_pieces", "_reading", "_response", "_reusable", "_sending", "_transport", "_unsent",
+        "_wait_writable", "_writing", "data_received", "good_until", "lane", "on_body", "on_message_begin", "origin",
+        "sent_at",
     )  # fmt: skip
 
     def __init__(
@@ -56,16 +57,17 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._unsent = b""  # a request that waits for the end of the round
         self._pieces: list[bytes] = []  # of the body, as one read of the socket brings them
-        self.on_body = self._pieces.append  # called by llhttp
+        self._reusable: list[None] = []  # not empty: the message is over, nothing is behind it, and more may follow
+        # What llhttp finds goes straight into these: its callbacks are C functions wherever that is enough.
+        self.on_body = self._pieces.append
+        self.on_message_begin = self._reusable.clear  # behind the end of the answer, it is a stray that begins
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._response: UpstreamResponse | None = None
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_size = 0
         self._expects_head = False  # headers are of an answer's head, and not trailers
         self._interim = False  # the message is a 1xx: another one follows
-        self._unframed = False  # the body ends with the connection
-        self._ended = False  # the message is over
-        self._keep_alive = False
+        self._ended: int | None = None  # the message is over, and so many of the pieces are of its body
         self._sending = False  # the request's body is not yet out
         self._reading = True
         self._writing = True
@@ -123,7 +125,7 @@ class Connection(asyncio.Protocol):
         self._pieces.clear()
         self._expects_head = True
         self._head_size = 0
-        self._interim = self._unframed = self._ended = self._keep_alive = False
+        self._interim, self._ended = False, None
         self._sending = True
         if self.lane is not None:
             self.lane.leave()
@@ -188,8 +190,8 @@ class Connection(asyncio.Protocol):
             self._wait_writable.set_result(None)
         if response is None:
             return
-        if response.status and self._unframed and exc is None:
-            response.finish()
+        if exc is None and response.status and not framed(response.headers):
+            response.finish(b"")  # that is how its body ends; one that has none was over with its head
         else:
             response.fail(self._gone(response, exc))
 
@@ -202,11 +204,12 @@ class Connection(asyncio.Protocol):
         try:
             parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._hand_over()
+            if self._pieces and self._response is not None and self._ended is None:
+                response.feed(b"".join(self._pieces))
             self._refuse(error)
             return
-        if self._ended:
-            self._settle(response)
+        if self._ended is not None:
+            self._settle(response, self._ended)
         elif response.status:
             pieces = self._pieces
             if pieces and self._response is not None:
@@ -235,11 +238,6 @@ class Connection(asyncio.Protocol):
 
     # --- llhttp's callbacks ------------------------------------------------------------------------
 
-    def on_message_begin(self) -> None:
-        """A message starts; behind the end of the one that was asked for, it is a stray."""
-        if self._ended:
-            self._keep_alive = False
-
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header, or trailer: trailers are not kept."""
         if self._expects_head:
@@ -248,7 +246,7 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """The head is there."""
         response, parser = self._response, self._parser
-        if response is None or parser is None or self._ended:
+        if response is None or parser is None or self._ended is not None:
             return
         status = parser.get_status_code()
         if 100 <= status < 200:
@@ -263,40 +261,36 @@ class Connection(asyncio.Protocol):
         self._expects_head = False
         headers = joined(self._headers)
         self._headers.clear()
-        self._unframed = status not in _BODILESS and not framed(headers)
         if "keep-alive" in headers:
             self._idle_s = announced_idle_s(headers["keep-alive"])
-        try:
-            response.start(status, headers)
-        except UpstreamUnavailable as error:
-            self._fail(error)
+        if "content-encoding" in headers:
+            try:
+                response.decode(headers["content-encoding"])
+            except UpstreamUnavailable as error:
+                self._fail(error)
+                return
+        response.status, response.headers = status, headers
 
     def on_message_complete(self) -> None:
         """The message is over: an interim answer, or the one that was asked for."""
         if self._interim:
             self._interim = False
-        elif not self._ended and self._parser is not None:
-            if self._pieces:
-                self._hand_over()
-            self._ended = True
-            self._keep_alive = self._parser.should_keep_alive()
-
-    def _hand_over(self) -> None:
-        """The pieces of the body that came, before its end is told."""
-        if self._pieces and self._response is not None and not self._ended:
-            for piece in self._pieces:
-                self._response.feed(piece)
-        self._pieces.clear()
+        elif self._ended is None and self._parser is not None:
+            self._ended = len(self._pieces)
+            if self._parser.should_keep_alive():
+                self._reusable.append(None)
 
     # --- ends --------------------------------------------------------------------------------------
 
-    def _settle(self, response: UpstreamResponse) -> None:
-        """The answer is whole: the connection is free for another request, or closed."""
+    def _settle(self, response: UpstreamResponse, ended: int) -> None:
+        """The answer is whole, with so many of the pieces: the connection is free for another request, or closed."""
         if self._response is None:
             return  # closed by whoever took the last piece
-        self._response = None
+        self._response, pieces = None, self._pieces
+        piece = pieces[0] if ended == 1 else b"".join(pieces[:ended])
+        pieces.clear()
         transport = self._transport
-        if self._keep_alive and not self._sending and transport is not None and not transport.is_closing():
+        if self._reusable and not self._sending and transport is not None and not transport.is_closing():
             if not self._reading:
                 self.resume_reading()
             self.good_until = self._loop.time() + self._idle_s
@@ -304,7 +298,7 @@ class Connection(asyncio.Protocol):
         else:
             self.abort()
         self._outbox.wakes()
-        response.finish()
+        response.finish(piece)
 
     def _fail(self, failure: UpstreamUnavailable) -> None:
         response = self._response
@@ -315,9 +309,9 @@ class Connection(asyncio.Protocol):
     def _refuse(self, error: Exception) -> None:
         """What came is not HTTP; behind the end of the answer that harms only the connection."""
         response = self._response
-        if self._ended and response is not None:
-            self._keep_alive = False
-            self._settle(response)
+        if self._ended is not None and response is not None:
+            self._reusable.clear()
+            self._settle(response, self._ended)
             return
         why = "not a valid HTTP answer"
         self._fail(broken_off(why) if response is not None and response.status else no_answer(why))
@@ -335,12 +329,15 @@ def joined(pairs: list[tuple[bytes, bytes]]) -> dict[str, str]:
     """Headers by lower-case name; repeated ones joined by commas (RFC 9110, 5.3)."""
     found: dict[str, str] = {}
     for name, value in pairs:
-        key = name.lower().decode("latin-1")
-        if key in found:
-            found[key] += ", " + value.decode("latin-1")
-        else:
-            found[key] = value.decode("latin-1")
+        key, said = _key(name), value.decode("latin-1")
+        found[key] = f"{found[key]}, {said}" if key in found else said
     return found
+
+
+@lru_cache(maxsize=256)
+def _key(name: bytes) -> str:
+    """A header's name as it is looked for; engines send the same few with every answer."""
+    return name.lower().decode("latin-1")
 
 
 def in_chunks(pieces: list[bytes]) -> bytes:
@@ -348,7 +345,7 @@ def in_chunks(pieces: list[bytes]) -> bytes:
     return b"".join([b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces])
 
 
-def framed(headers: dict[str, str]) -> bool:
+def framed(headers: Mapping[str, str]) -> bool:
     """Whether the body's end is in the message itself (RFC 9112, 6.3: the final coding decides)."""
     coding = headers.get("transfer-encoding")
     if coding is not None:

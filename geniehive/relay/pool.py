@@ -73,7 +73,9 @@ class Pool:
                 await self._empty.wait()
 
     def _freed(self, connection: Connection) -> None:
-        idle = self._idle.setdefault(connection.origin, {})
+        idle = self._idle.get(connection.origin)
+        if idle is None:
+            idle = self._idle[connection.origin] = {}
         if self._closing or len(idle) >= _MOST_IDLE:
             connection.abort()
             return

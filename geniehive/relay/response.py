@@ -106,16 +106,12 @@ class UpstreamResponse(msgspec.Struct, eq=False):
             and (self._decoder is None or not self._decoder.pending)
         )
 
-    async def begun(self) -> None:
+    def begun(self) -> asyncio.Future[None]:
         """Wait for status and headers. Raises UpstreamUnavailable if they do not come."""
-        while not self.status:
-            if self._failure is not None:
-                raise self._failure
-            self._waiter = self._loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+        waiter = self._waiter = self._loop.create_future()
+        if self.status or self._failure is not None:
+            self._moved()
+        return waiter
 
     async def read(self) -> bytes:
         """The next piece of the body; empty at its end. Raises UpstreamUnavailable where it breaks off."""
@@ -130,13 +126,13 @@ class UpstreamResponse(msgspec.Struct, eq=False):
                 raise self._failure
             if self._complete:
                 return b""
-            await self._wait()
+            self._waiter = self._loop.create_future()
+            await self._waiter
 
     def at_hand(self) -> bytes | None:
         """The whole body, if all of it is there in one piece and nobody has read of it; else None."""
         pieces = self._pieces
         if self._complete and len(pieces) == 1 and self._decoder is None and self._failure is None:
-            self._size = 0
             return pieces.pop()
         return None
 
@@ -166,10 +162,10 @@ class UpstreamResponse(msgspec.Struct, eq=False):
 
     def close(self) -> None:
         """End it: an answer that is not over closes its connection, and the engine stops working."""
-        self._leave_lane()
-        wire, self._wire = self._wire, None
         self._sink = None
-        if wire is not None:
+        if self._wire is not None:
+            self._leave_lane()
+            wire, self._wire = self._wire, None
             wire.abort()
 
     def fail(self, failure: UpstreamUnavailable) -> None:
@@ -178,12 +174,9 @@ class UpstreamResponse(msgspec.Struct, eq=False):
             self._failure, self._wire = failure, None
             self._moved()
 
-    def start(self, status: int, headers: Mapping[str, str]) -> None:
-        """Called by the connection: the head is there. Raises UpstreamUnavailable for an unknown compression."""
-        encoding = headers.get("content-encoding")
-        if encoding is not None:
-            self._decoder = decoder(encoding)
-        self.status, self.headers = status, headers
+    def decode(self, content_encoding: str) -> None:
+        """Called by the connection: the body is compressed. Raises UpstreamUnavailable for what nobody knows."""
+        self._decoder = decoder(content_encoding)
 
     def feed(self, piece: bytes) -> None:
         """Called by the connection: more of the body, and its end follows."""
@@ -203,15 +196,14 @@ class UpstreamResponse(msgspec.Struct, eq=False):
         elif self._size > _HELD and self._wire is not None:
             self._wire.pause_reading()
         if self._waiter is not None:
-            self._wake()
-
-    def finish(self) -> None:
-        """Called by the connection, which is another's from now on: the body is whole."""
-        self._complete, self._wire = True, None
-        if self._sink is not None:
             self._moved()
-        elif self._waiter is not None:
-            self._wake()
+
+    def finish(self, piece: bytes) -> None:
+        """Called by the connection, which is another's from now on: with the last piece the body is whole."""
+        if piece:
+            self._pieces.append(piece)
+        self._complete, self._wire = True, None
+        self._moved()
 
     def _next(self) -> bytes:
         """All that is there, decoded; empty if nothing is. Room is made, so the engine may send."""
@@ -264,17 +256,16 @@ class UpstreamResponse(msgspec.Struct, eq=False):
             lane.leave()
 
     def _moved(self) -> None:
+        """Something came, or the end: a sink takes it, and who waits for it goes on."""
         if self._sink is not None and not self._stopped:
             self._push()
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def _wait(self) -> None:
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        waiter = self._waiter
+        if waiter is None:
+            return
+        self._waiter = None
+        if waiter.done():
+            return
+        if self.status or self._failure is None:
+            waiter.set_result(None)  # whoever reads finds the failure behind what came before it
+        else:
+            waiter.set_exception(self._failure)

@@ -68,17 +68,16 @@ class Upstream:
 
         Raises Refused (nothing was sent) or UpstreamUnavailable.
         """
+        body = request.body
         try:
-            to = self._target(request.url)
-            body = request.body
+            to = self._targets.get(request.url) or self._target(request.url)
             length = len(body) if isinstance(body, bytes) else _announced(request)
             wire = head(request.method, to, request.headers, length, request.lines)
         except ValueError as error:
             raise no_answer(str(error)) from error
         if not isinstance(body, bytes):
             return await self._upload(to, wire, body, length)
-        pool = self._pool
-        waiting = pool.take(to.origin) if pool is not None else None
+        waiting = None if self._pool is None else self._pool.take(to.origin)
         if waiting is not None:
             response = waiting.send(wire, body)
             try:
@@ -129,11 +128,9 @@ class Upstream:
 
     def _target(self, url: str) -> Target:
         """Taken apart once: there are as many as endpoints times routes."""
-        found = self._targets.get(url)
-        if found is None:
-            if len(self._targets) >= _MOST_TARGETS:
-                self._targets.clear()
-            found = self._targets[url] = target(url)
+        if len(self._targets) >= _MOST_TARGETS:
+            self._targets.clear()
+        found = self._targets[url] = target(url)
         return found
 
 

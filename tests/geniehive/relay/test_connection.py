@@ -168,6 +168,76 @@ async def test_bytes_behind_an_answer_spoil_the_connection_and_not_the_answer(mo
     assert line.transport.aborted
 
 
+@pytest.mark.parametrize("sizes", [(), (5,), (2, 3), (1, 1, 3)], ids=str)
+async def test_the_body_of_what_comes_behind_an_answer_is_not_the_answers(sizes):
+    line = Line()
+    response = line.ask()
+    body, chunks = b"hello", CHUNKED
+    for size in sizes:
+        chunks, body = chunks + b"%x\r\n%b\r\n" % (size, body[:size]), body[size:]
+    line.feed(chunks + b"0\r\n\r\n" + OK + FIVE)
+    assert await whole(response) == (200, b"hello" if sizes else b"")
+    assert line.transport.aborted
+
+
+async def test_an_idle_connection_holds_nothing_of_the_last_answer():
+    line = Line()
+    response = line.ask()
+    line.feed(ANSWERS["chunked"][0])
+    assert line.freed == 1
+    assert not line.connection._pieces
+    assert response.at_hand() == b"hello"
+
+
+async def test_a_reader_that_gave_up_waiting_misses_nothing():
+    line = Line()
+    response = line.ask()
+    line.feed(OK + b"content-length: 5\r\n\r\nhe")
+    assert await response.read() == b"he"
+    for wait in (response.read(), asyncio.wait_for(response.read(), 0.01)):
+        waiting = asyncio.ensure_future(wait)
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    line.feed(b"llo")
+    assert await response.read() == b"llo"
+    assert response.ended
+
+
+@pytest.mark.parametrize("head_first", [False, True])
+async def test_who_waits_gets_what_came_before_a_failure_in_the_same_read(head_first):
+    line = Line()
+    response = line.ask()
+    if head_first:
+        line.feed(CHUNKED + b"1\r\n>\r\n")
+        assert await response.read() == b">"
+    waiting = asyncio.ensure_future(whole_or_failure(response))
+    await asyncio.sleep(0)
+    line.feed((b"" if head_first else CHUNKED) + b"2\r\nhe\r\n3\r\nllo\r\nrubbish")
+    assert await waiting == b"hello"
+
+
+async def whole_or_failure(response):
+    """What came before the body broke off."""
+    await response.begun()
+    found = await response.read()
+    with pytest.raises(UpstreamUnavailable):
+        await response.read()
+    return found
+
+
+async def test_who_gave_up_waiting_for_a_head_hears_nothing_of_its_failure():
+    line = Line()
+    response = line.ask()
+    waiting = response.begun()
+    waiting.cancel()
+    line.drop()
+    assert waiting.cancelled()
+    with pytest.raises(UpstreamUnavailable):
+        await response.begun()
+
+
 async def test_a_reader_that_does_not_read_stops_the_engine():
     line = Line()
     response = line.ask()
