@@ -72,14 +72,15 @@ class Attempt(msgspec.Struct, eq=False):
 
     def over(self, *, well: bool) -> None:
         """The answer is over, and came to its proper end or not; what the gateway ended says nothing of the service."""
-        tried = self.tried
+        tried, exchange = self.tried, self._exchange
         tried.outcome = "ok" if well else "cut"
-        if not well and self._exchange.interrupted:
+        if not well and exchange.interrupted:
             return
         answer = None  # where nothing is learned from it
-        if self._exchange.ask is not None:
-            answer = Outcome(well, tried.prompt_tokens, tried.cached_tokens, tried.tokens, tried.times)
-        self._guard.finish(ok=well, tokens=tried.tokens, answer=answer)
+        prompt_tokens, tokens, _reason, cached_tokens, times = tried.told
+        if exchange.ask is not None:
+            answer = Outcome(well, prompt_tokens, cached_tokens, tokens, times)
+        self._guard.finish(ok=well, tokens=tokens, answer=answer)
         if not well:
             self._circuits.failed(self._service_id, self._exchange.now(), trial=self._taken())
         elif self._circuits.known:
@@ -109,13 +110,14 @@ class Attempt(msgspec.Struct, eq=False):
         if self._closed:
             return
         self._closed = True
-        if self.tried.outcome == "open":
-            self.tried.outcome = "cancelled"
+        tried = self.tried
+        if tried.outcome == "open":
+            tried.outcome = "cancelled"
         if self._trial:
             self._trial = False
             self._circuits.let_go(self._service_id)
         self._guard.close()
-        self._meter.attempt_done(self._service_id, self.tried.outcome)
+        self._meter.attempt_done(self._service_id, tried.outcome)
 
     def _taken(self) -> bool:
         """Whether its result is that of a trial: the first that is told is."""

@@ -18,7 +18,7 @@ from gateway.exchange import Exchange
 from gateway.loading import LOOK_EVERY_S, Loading
 from gateway.plan import Kept, Plan
 from gateway.sse import SseScanner, too_large
-from gateway.told import Body, look, told_in
+from gateway.told import ABSENT, Body, look, told_in
 from gateway.upstream import Refused, Upstream, UpstreamResponse
 from gateway.verdict import AttemptFailed, Kind, Passed, judge, judge_answer, judge_event
 from geniehive.config import GatewayConfig
@@ -64,11 +64,11 @@ class Begun(msgspec.Struct, frozen=True, eq=False):
     def told(self, tried: Tried) -> None:
         """Write down what the answer tells of itself."""
         if self.scanner is None:
-            told, size = told_in(self.said or self.head, self.seen), len(self.head)
+            tried.told = told_in(self.said or self.head, self.seen)
+            tried.answer_bytes += len(self.head)
         else:
-            told, size = self.scanner.told, self.scanner.bytes
-        tried.prompt_tokens, tried.tokens, tried.finish_reason, tried.cached_tokens, tried.times = told
-        tried.answer_bytes += size
+            tried.told = self.scanner.told
+            tried.answer_bytes += self.scanner.bytes
 
 
 class Opening:
@@ -90,7 +90,7 @@ class Opening:
             look_s = self._limits.first_byte_timeout_s if warm else self._loading.first_look_s(tried)
             with exchange.deadline(look_s, partial(self._loading.more_s, exchange, tried)):
                 try:
-                    response = await self._upstream.open(plan.build(tried.candidate))
+                    response = await self._upstream.open(plan.build(candidate))
                     return self._at_hand(response, plan, tried) or await self._awaited(response, plan, tried)
                 except AttemptFailed as error:
                     if not patient or error.kind is not Kind.LOADING:
@@ -103,8 +103,8 @@ class Opening:
         except UpstreamError as error:
             raise _failure(plan, error) from error
         finally:
-            tried.until = exchange.now()
-            exchange.upstream_seconds += tried.until - tried.began
+            tried.until = until = exchange.now()
+            exchange.upstream_seconds += until - tried.began
 
     async def ask(self, plan: Plan, tried: Tried) -> Begun:
         """The same without its deadline and without its times, which are the caller's."""
@@ -164,12 +164,14 @@ class Opening:
             raise AttemptFailed(too_large(self._limits.max_answer_bytes))
         if not body:
             raise UpstreamUnavailable("the engine's answer is empty")
-        seen, kind = None, response.headers.get("content-type", _JSON)
+        seen, headers = None, response.headers
+        kind = headers.get("content-type", _JSON)
         if plan.json:
             if kind != _JSON and response.content_type == _EVENTS:
                 raise AttemptFailed(UpstreamUnavailable("the engine answered with a stream that was not asked for"))
             seen = look(body) if whole else None
-            if (wrong := judge_answer(response.headers, body, whole=whole, seen=seen)) is not None:
+            usual = seen is not None and seen.error is ABSENT and body.isascii()  # nothing to be judged
+            if not usual and (wrong := judge_answer(headers, body, whole=whole, seen=seen)) is not None:
                 raise wrong
             if plan.stream:
                 raise _no_streams(vary=plan.streams_vary)

@@ -19,9 +19,10 @@ from typing import Any
 
 import msgspec
 
-from gateway.told import ENDS, LONGEST_REASON, OPENINGS, TELLING, Told, Usage, timed, told_by_event
+from gateway.told import ENDS, LONGEST_REASON, OPENINGS, TELLING, Usage, timed, told_by_event
 from gateway.told import told_in as told_in  # noqa: PLC0414 - whoever reads streams finds both here
 from geniehive.errors import UpstreamUnavailable
+from geniehive.routing.receipt import Told
 
 Rewrite = Callable[[bytes], bytes]
 """Changes whole events on their way; gets one or more at a time. May raise Untold."""

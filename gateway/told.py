@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import msgspec
 
+from geniehive.routing.receipt import Told
+
 LONGEST_REASON: Final = 64
 OPENINGS: Final = frozenset({"response.created", "response.queued", "response.in_progress", "message_start", "ping"})
 """Events of streams whose answer has not begun: until more comes, another engine may be asked."""
@@ -17,12 +19,8 @@ ENDS: Final = frozenset({"response.completed", "response.incomplete", "message_s
 TELLING: Final = frozenset({"response.completed", "response.incomplete", "message_start", "message_delta"})
 """Events that tell of usage."""
 
-Times = tuple[float, float]
-"""Seconds that the engine itself took to read what it had to of the prompt, and to write the answer."""
 Cost = tuple[int | None, int | None, str | None, int | None]
 """Tokens of the prompt, generated tokens, why it stopped, tokens of the prompt that were in the engine's cache."""
-Told = tuple[int | None, int | None, str | None, int | None, Times | None]
-"""What an answer tells of itself: its cost, and its times; None where it does not."""
 _NO_COST: Final[Cost] = (None, None, None, None)
 ABSENT: Final = msgspec.Raw()
 """A value that is not there."""

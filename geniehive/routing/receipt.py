@@ -79,6 +79,12 @@ def named(model: str) -> str:
     return model if len(model) <= LONGEST_NAME else model[:LONGEST_NAME]
 
 
+Told = tuple[int | None, int | None, str | None, int | None, tuple[float, float] | None]
+"""What an answer tells of itself, None where it does not: tokens of the prompt, generated tokens, why it stopped,
+tokens of the prompt that were in the engine's cache, seconds of reading and of writing by the engine's own clock."""
+UNTOLD: Final[Told] = (None, None, None, None, None)
+
+
 class Tried(msgspec.Struct, gc=False):
     """One attempt, written while it runs."""
 
@@ -100,12 +106,7 @@ class Tried(msgspec.Struct, gc=False):
     answer_bytes: int = 0
     resumed: str = ""
     """How it went on with a stream that was cut: prefill, append or repeat; empty for an attempt from the start."""
-    prompt_tokens: int | None = None
-    cached_tokens: int | None = None
-    tokens: int | None = None
-    finish_reason: str | None = None
-    times: tuple[float, float] | None = None
-    """Seconds of reading and of writing by the engine's own clock, where it told."""
+    told: Told = UNTOLD
 
 
 class Facts(msgspec.Struct, gc=False):
@@ -250,6 +251,7 @@ def receipt(facts: Facts, *, whole: bool = True) -> Receipt:
     """The record of a request; not `whole` is without what was decided on."""
     decision, found = facts.decision, facts.decision.resolution
     last = facts.tried[-1] if facts.tried else None
+    prompt_tokens, tokens, finish_reason, cached_tokens, _times = last.told if last else UNTOLD
     at = last.candidate if last else None
     role = (at.role if at else None) or (found.role if found else None)
     outcome = outcome_of(facts)
@@ -270,10 +272,10 @@ def receipt(facts: Facts, *, whole: bool = True) -> Receipt:
         error=_error(facts, outcome),
         stream=facts.stream,
         stream_cut=facts.stream and outcome == "cut",
-        finish_reason=last.finish_reason if last else None,
-        prompt_tokens=last.prompt_tokens if last else None,
-        completion_tokens=last.tokens if last else None,
-        cached_tokens=last.cached_tokens if last else None,
+        finish_reason=finish_reason,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=tokens,
+        cached_tokens=cached_tokens,
         steadied=facts.steadied.what if facts.steadied else (),
         kept_prefix_bytes=facts.steadied.kept_bytes if facts.steadied else None,
         request_bytes=facts.body_bytes,

@@ -125,7 +125,7 @@ def test_a_strategy_that_weighs_adds_score_signals_and_reasons():
 def test_a_failover_shows_both_attempts():
     made = decision(FLEET)
     bad = tried(made, 0, outcome="failed", reason="the engine failed with status 500", status=500)
-    good = tried(made, 1, began=100.4, until=100.9, streamed=True, status=200, tokens=7, finish_reason="stop")
+    good = tried(made, 1, began=100.4, until=100.9, streamed=True, status=200, told=(None, 7, "stop", None, None))
     found = receipt(facts(made, bad, good))
     first, second = found.attempts
     assert (first.service_id, first.outcome, first.status, first.error) == ("a", "failed", 500, bad.reason)
