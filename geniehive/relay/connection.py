@@ -39,7 +39,7 @@ class Connection(asyncio.Protocol):
         "_ended", "_expects_head", "_freed", "_head_size", "_headers", "_idle_s", "_interim", "_loop", "_lost",
         "_outbox", "_parser", "_pieces", "_reading", "_response", "_reusable", "_sending", "_transport", "_unsent",
         "_wait_writable", "_writing", "data_received", "good_until", "lane", "on_body", "on_message_begin", "origin",
-        "sent_at",
+        "taken_at",
     )  # fmt: skip
 
     def __init__(
@@ -79,8 +79,8 @@ class Connection(asyncio.Protocol):
         self.origin = origin
         self.good_until = 0.0
         """Until when it may be used again, by the loop's clock."""
-        self.sent_at = 0.0
-        """When the last request went out, by the loop's clock."""
+        self.taken_at = 0.0
+        """When it was taken out of its pool for the last request, by the loop's clock."""
 
     @property
     def closed(self) -> bool:
@@ -91,18 +91,18 @@ class Connection(asyncio.Protocol):
 
     def send(self, head: bytes, body: bytes) -> UpstreamResponse:
         """Send a whole request, at the end of the round if others are sent in it."""
-        response = self._expect()
-        if self._response is None or self._transport is None:
+        transport = self._transport
+        response = self._expect(transport, sending=False)
+        if self._response is None or transport is None:
             return response
-        self._sending = False
         if len(body) > _JOINED:
-            self._transport.write(head)
-            self._transport.write(body)
+            transport.write(head)
+            transport.write(body)
         elif self._outbox.takes():
             self._unsent = head + body
             self._outbox.hold(self)
         else:
-            self._transport.write(head + body)
+            transport.write(head + body)
         return response
 
     def flush(self) -> None:
@@ -113,26 +113,27 @@ class Connection(asyncio.Protocol):
 
     def begin(self, head: bytes) -> UpstreamResponse:
         """Send the head; the body follows by `write` until `end`."""
-        response = self._expect()
-        if self._response is not None and self._transport is not None:
-            self._transport.write(head)
+        transport = self._transport
+        response = self._expect(transport, sending=True)
+        if self._response is not None and transport is not None:
+            transport.write(head)
         return response
 
-    def _expect(self) -> UpstreamResponse:
-        """Be ready for the answer to what is sent next; a failed one if nothing can be sent."""
-        response = self._response = UpstreamResponse(self, self._loop)
-        self._headers.clear()
-        self._pieces.clear()
-        self._expects_head = True
-        self._head_size = 0
-        self._interim, self._ended = False, None
-        self._sending = True
-        if self.lane is not None:
-            self.lane.leave()
-        self.sent_at = self._loop.time()
-        if self._transport is None or self._transport.is_closing():
+    def _expect(self, transport: asyncio.Transport | None, *, sending: bool) -> UpstreamResponse:
+        """Be ready for the answer to what is sent next; a failed one if nothing can be sent.
+
+        Whatever holds the parts of an answer is empty: only one that came whole leaves its connection to another.
+        """
+        response = UpstreamResponse(self, self._loop)
+        if transport is None or transport.is_closing():
             self._response = None
             response.fail(unanswered("connection closed"))
+            return response
+        self._response = response
+        self._expects_head, self._ended, self._sending = True, None, sending
+        self._head_size = 0
+        if self.lane is not None:
+            self.lane.leave()
         return response
 
     async def write(self, data: bytes) -> None:
@@ -327,11 +328,13 @@ class Connection(asyncio.Protocol):
 
 def joined(pairs: list[tuple[bytes, bytes]]) -> dict[str, str]:
     """Headers by lower-case name; repeated ones joined by commas (RFC 9110, 5.3)."""
-    found: dict[str, str] = {}
+    found = {_key(name): value.decode("latin-1") for name, value in pairs}
+    if len(found) == len(pairs):
+        return found
+    several: dict[str, list[str]] = {}
     for name, value in pairs:
-        key, said = _key(name), value.decode("latin-1")
-        found[key] = f"{found[key]}, {said}" if key in found else said
-    return found
+        several.setdefault(_key(name), []).append(value.decode("latin-1"))
+    return {key: ", ".join(values) for key, values in several.items()}
 
 
 @lru_cache(maxsize=256)

@@ -56,6 +56,7 @@ class Pool:
         while idle:
             connection, _ = idle.popitem()
             if connection.good_until > now and not connection.closed:
+                connection.taken_at = now
                 return connection
             connection.abort()
         return None

@@ -44,10 +44,8 @@ class Target(NamedTuple):
     """Where a request goes."""
 
     origin: Origin
-    path: str
-    """With its query, as it stands in the request line."""
-    authority: str
-    """The value of the Host header."""
+    lines: str
+    """What stands behind the method: the rest of the request line, and the Host header."""
 
 
 def target(url: str) -> Target:
@@ -67,7 +65,8 @@ def target(url: str) -> Target:
     authority = shown if port == default else f"{shown}:{port}"
     if not _TARGET.fullmatch(path) or not _TARGET.fullmatch(authority):
         raise ValueError("the endpoint has characters that no URL may have")
-    return Target(Origin(host, port, parts.scheme == "https"), path, authority)
+    lines = f" {path} HTTP/1.1\r\nhost: {authority}\r\n"
+    return Target(Origin(host, port, parts.scheme == "https"), lines)
 
 
 def head(method: str, to: Target, headers: Mapping[str, str], length: int | None, lines: str = "") -> bytes:
@@ -80,10 +79,10 @@ def head(method: str, to: Target, headers: Mapping[str, str], length: int | None
     if headers:
         lines += _checked(headers)
     if length is None:
-        lines += "transfer-encoding: chunked\r\n"
-    elif "content-length" not in headers:
-        lines += f"content-length: {length}\r\n"
-    return f"{method} {to.path} HTTP/1.1\r\nhost: {to.authority}\r\n{lines}\r\n".encode("latin-1")
+        framing = "transfer-encoding: chunked\r\n"
+    else:
+        framing = "" if "content-length" in headers else f"content-length: {length}\r\n"
+    return f"{method}{to.lines}{lines}{framing}\r\n".encode("latin-1")
 
 
 def _checked(headers: Mapping[str, str]) -> str:

@@ -162,7 +162,8 @@ class UpstreamResponse(msgspec.Struct, eq=False):
 
     def close(self) -> None:
         """End it: an answer that is not over closes its connection, and the engine stops working."""
-        self._sink = None
+        if self._sink is not None:
+            self._sink = None
         if self._wire is not None:
             self._leave_lane()
             wire, self._wire = self._wire, None

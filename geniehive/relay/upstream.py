@@ -68,23 +68,23 @@ class Upstream:
 
         Raises Refused (nothing was sent) or UpstreamUnavailable.
         """
-        body = request.body
+        url, body, pool = request.url, request.body, self._pool
         try:
-            to = self._targets.get(request.url) or self._target(request.url)
+            to = self._targets.get(url) or self._target(url)
             length = len(body) if isinstance(body, bytes) else _announced(request)
             wire = head(request.method, to, request.headers, length, request.lines)
         except ValueError as error:
             raise no_answer(str(error)) from error
         if not isinstance(body, bytes):
             return await self._upload(to, wire, body, length)
-        waiting = None if self._pool is None else self._pool.take(to.origin)
+        waiting = None if pool is None else pool.take(to.origin)
         if waiting is not None:
             response = waiting.send(wire, body)
             try:
                 await response.begun()
             except Unanswered:
                 waiting.abort()
-                if asyncio.get_running_loop().time() - waiting.sent_at > _STALE_S:
+                if asyncio.get_running_loop().time() - waiting.taken_at > _STALE_S:
                     raise
             except BaseException:
                 waiting.abort()
