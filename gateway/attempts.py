@@ -70,8 +70,9 @@ class Attempts:
     def run(self, exchange: Exchange, plan: Plan) -> Coroutine[Any, Any, web.StreamResponse]:
         """The answer of the first candidate that gives one. Raises the error of the last one otherwise."""
         self.budget.arrived(exchange.now())
-        exchange.stream = plan.stream
-        if plan.json and not plan.stream:  # nothing of it goes out before its end is known
+        if plan.stream:
+            exchange.stream = True
+        elif plan.json:  # nothing of it goes out before its end is known
             return self._run(exchange, plan, None)
         return self._run_on(exchange, plan)
 
@@ -150,9 +151,10 @@ class Attempts:
         `begun` is an answer whose first byte is there already; without it the attempt has yet to begin.
         """
         response: web.StreamResponse
+        tried = attempt.tried
         try:
             if begun is None:
-                begun = await self._opening.begin(exchange, plan, attempt.tried, patient=patient)
+                begun = await self._opening.begin(exchange, plan, tried, patient=patient)
             try:
                 if begun.scanner is not None or begun.as_it_comes:
                     attempt.first_byte()  # when the first token of a whole body was there, nobody knows
@@ -162,14 +164,14 @@ class Attempts:
                     response = Whole(begun.upstream.status, begun.head, begun.content_type)
                     well = True
                 else:
-                    response, well = await self._delivery.deliver(exchange, begun, attempt.tried)
+                    response, well = await self._delivery.deliver(exchange, begun, tried)
             finally:
                 begun.upstream.close()
-                begun.told(attempt.tried)
+                begun.told(tried)
             attempt.over(well=well)
         except AttemptFailed as error:
             attempt.failed(error, self._dice())
-            failed.append(Failed(attempt.tried.candidate, error))
+            failed.append(Failed(tried.candidate, error))
             return None
         except UpstreamError as error:
             attempt.broke(error.message)
@@ -224,16 +226,16 @@ class Attempts:
 
     def _enter(self, exchange: Exchange, candidate: Candidate, place: Place | None = None) -> Attempt:
         """Begin at the candidate's service, at the place that was taken there, if one was."""
-        service_id = candidate.service.service_id
+        service_id, circuits, trial = candidate.service.service_id, self._circuits, False
         if place is not None:
             trial = place.trial
-        else:
-            trial = bool(self._circuits.known) and self._circuits.begin(service_id, exchange.now())
+        elif circuits.known:
+            trial = circuits.begin(service_id, exchange.now())
         guard = self._in_flight.guard(service_id, candidate, exchange.ask, reserved=place is not None)
         tried = exchange.attempt(candidate)
         if trial:
             tried.note = "a trial: the service was ejected"
-        return Attempt(exchange, service_id, guard, self._circuits, self._meter, tried, trial)
+        return Attempt(exchange, service_id, guard, circuits, self._meter, tried, trial)
 
     async def _choose(
         self, exchange: Exchange, options: tuple[Candidate, ...], *, begun: bool = False

@@ -6,7 +6,7 @@ reaches the engine byte for byte.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
@@ -86,27 +86,36 @@ class Generate:
         """The handler for one operation; `path` is where engines take it."""
         shaper = Shaper(operation, self._limits.dropped_parameters)
         cap, timeout_s = self._limits.max_body_bytes, self._limits.body_timeout_s
+        streams = operation in _STREAMED
 
-        async def handle(exchange: Exchange) -> web.StreamResponse:
+        def handle(exchange: Exchange) -> Awaitable[web.StreamResponse]:
+            """Without a coroutine of its own where there is nothing to wait for."""
             raw = at_hand(exchange, cap)
+            return later(exchange, raw) if raw is None or len(raw) > AT_ONCE else answer(exchange, parse(raw))
+
+        async def later(exchange: Exchange, raw: bytes | None) -> web.StreamResponse:
             if raw is None:
                 raw = await read_json(exchange, cap=cap, timeout_s=timeout_s)
-            body = parse(raw) if len(raw) <= AT_ONCE else await self.parsed(exchange, raw)
+            return await answer(exchange, await self.parsed(exchange, raw))
+
+        def answer(exchange: Exchange, body: JsonBody) -> Awaitable[web.StreamResponse]:
             shaping = shaper.of(body)
-            stream = body.fields.get("stream") is True and operation in _STREAMED
+            stream = streams and body.fields.get("stream") is True
             candidates = self._router.candidates(
                 body.model, operation, exchange, lambda now, put_before: ask_of(body, now, put_before)
             )
-            plan = _plan(exchange, shaping, candidates, path, stream=stream, grace_s=_GRACE_S)
+            lines = f"{_STREAM if stream else _WHOLE}{exchange.request_id}\r\n"
+            build = _Asking(exchange, shaping, path, _traced(exchange), lines).build
+            plan = Plan(candidates, build, adapt=shaping.adapt)
             if stream:
                 plan = self._streamed(plan, body, shaping, operation)
-            return await self._attempts.run(exchange, plan)
+            return self._attempts.run(exchange, plan)
 
         return handle
 
     def _streamed(self, plan: Plan, body: JsonBody, shaping: Shaping, operation: Operation) -> Plan:
         """What a stream needs beyond that."""
-        plan = replace(plan, grace_s=_grace(body))
+        plan = replace(plan, stream=True, done_marker=True, grace_s=_grace(body), rewrite=shaping.rewrite)
         if "n" in body.fields:
             plan = replace(plan, choices=_choices(body))
         if len(plan.candidates) < 2:
@@ -148,22 +157,8 @@ class _Asking(msgspec.Struct, eq=False):  # a function made for each request wou
 
     def build(self, candidate: Candidate) -> UpstreamRequest:
         """The request to one of them."""
-        content = self.shaping.content(candidate)
-        if self.shaping.steadied is not None:
-            self.exchange.steadied = self.shaping.steadied
+        shaping = self.shaping
+        content = shaping.content(candidate)
+        if shaping.steadied is not None:
+            self.exchange.steadied = shaping.steadied
         return UpstreamRequest("POST", candidate.service.endpoint + self.path, self.headers, content, self.lines)
-
-
-def _plan(
-    exchange: Exchange, shaping: Shaping, candidates: tuple[Candidate, ...], path: str, *, stream: bool, grace_s: float
-) -> Plan:
-    lines = f"{_STREAM if stream else _WHOLE}{exchange.request_id}\r\n"
-    return Plan(
-        candidates,
-        _Asking(exchange, shaping, path, _traced(exchange), lines).build,
-        stream=stream,
-        done_marker=stream,
-        grace_s=grace_s,
-        adapt=shaping.adapt,
-        rewrite=shaping.rewrite,
-    )
