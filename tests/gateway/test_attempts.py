@@ -57,6 +57,19 @@ async def test_a_failure_before_the_first_byte_goes_to_the_next_candidate():
         assert gw.in_flight.counts == {}
 
 
+async def test_a_whole_answer_that_is_no_utf_8_goes_to_the_next_candidate():
+    """Its bytes stand where nobody looks: in the text."""
+    broken = b'{"choices":[{"message":{"content":"\xff"},"finish_reason":"stop"}]}'
+    async with (
+        upstream((answer(200, broken), KEEP)) as bad,
+        upstream((completion("good"), KEEP)) as good,
+        gateway(bad.url, good.url) as gw,
+    ):
+        found = await ask(gw)
+        assert found.json()["choices"][0]["message"]["content"] == "good"
+        assert found.headers["x-geniehive-attempts"] == "2"
+
+
 async def test_a_refused_connection_goes_to_the_next_candidate():
     async with (
         upstream((completion("good"), KEEP)) as good,
