@@ -30,6 +30,11 @@ class Body(msgspec.Struct, eq=False):
     """Whether all of it has come, read or not."""
 
     @property
+    def full(self) -> bool:
+        """Whether the client has to wait for its reader."""
+        return self._size > _HELD
+
+    @property
     def ended(self) -> bool:
         """Whether all of it has been read."""
         return self.complete and not self._pieces

@@ -180,6 +180,8 @@ class Connection(asyncio.Protocol):
             return
         sent, target = self._fields, self._target
         fields = {name.lower(): value for name, value in sent.items()}
+        if len(fields) < len(sent):  # one was written in several ways: the first counts
+            fields = {name.lower(): value for name, value in reversed(sent.items())}
         where = (target[0] if len(target) == 1 else b"".join(target)).decode()  # llhttp lets ASCII through, no more
         sent.clear()
         target.clear()
@@ -365,7 +367,7 @@ class Connection(asyncio.Protocol):
                     finally:
                         self._waiter = None
                 request = requests.pop(0)
-                if self._held and len(requests) <= _MOST_WAITING and self._body is None:
+                if self._held and len(requests) <= _MOST_WAITING and (self._body is None or not self._body.full):
                     self.go_on()
                 if isinstance(request, Refused):
                     self.write(self._server.refuse(request))

@@ -87,7 +87,7 @@ class Upstream:
                 if asyncio.get_running_loop().time() - waiting.taken_at > _STALE_S:
                     raise
             except BaseException:
-                waiting.abort()
+                response.close()  # not its connection: that is another's already if the answer came whole meanwhile
                 raise
             else:
                 return response
@@ -111,7 +111,6 @@ class Upstream:
                     sending.cancel()  # whatever it decided, it needs no more for it
         except BaseException:
             response.close()
-            connection.abort()
             raise
         if failure is not None:
             connection.abort()
@@ -139,7 +138,7 @@ async def _ask(connection: Connection, wire: bytes, body: bytes) -> UpstreamResp
     try:
         await response.begun()
     except BaseException:
-        connection.abort()
+        response.close()
         raise
     return response
 

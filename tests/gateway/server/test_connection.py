@@ -27,12 +27,17 @@ class Served:
         self.reads = True
         self.cancelled = asyncio.Event()
         self.hangs = False
+        self.hanging = asyncio.get_running_loop().create_future()
+
+    def go_on(self):
+        self.hangs = False
+        self.hanging.set_result(None)
 
     async def __call__(self, request):
         self.seen.append(request)
         if self.hangs:
             try:
-                await asyncio.get_running_loop().create_future()
+                await self.hanging
             except asyncio.CancelledError:
                 self.cancelled.set()
                 raise
@@ -374,3 +379,28 @@ async def test_requests_that_come_together_are_a_round():
         for reader, writer in clients:
             assert (await reader.readuntil(b"/g 0")).startswith(b"HTTP/1.1 200 ")
             writer.close()
+
+
+async def test_very_many_requests_of_which_the_last_comes_in_pieces_are_all_answered():
+    sent = FRAMED["a length"][0]
+    async with server() as made:
+        made.served.hangs = True
+        reader, writer = await asyncio.open_connection("127.0.0.1", made.port)
+        writer.write(sent)
+        await until(lambda: made.served.seen)
+        (connection,) = made.connections
+        writer.write(sent * 17 + sent[:-2])
+        await until(lambda: connection._held)
+        made.served.go_on()
+        writer.write(sent[-2:] + END)
+        async with asyncio.timeout(10):
+            assert bodies(await reader.read()) == ["POST /p 5"] * 19 + ["GET /end 0"]
+        writer.close()
+
+
+@pytest.mark.parametrize("again", [b"X-A", b"x-a"])
+async def test_of_a_header_that_is_sent_twice_the_first_counts(again):
+    async with server() as made:
+        await raw(made.port, b"GET /g HTTP/1.1\r\nhost: x\r\nX-A: 1\r\n" + again + b": 2\r\nconnection: close\r\n\r\n")
+        (request,) = made.served.seen
+        assert request.headers["X-A"] == "1"

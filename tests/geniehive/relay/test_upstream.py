@@ -190,6 +190,35 @@ async def test_redirects_are_not_followed_and_cookies_not_kept():
         assert "cookie" not in up.seen[1].headers
 
 
+@pytest.mark.parametrize("new", [False, True], ids=["waiting", "new"])
+async def test_who_leaves_with_a_whole_answer_leaves_its_connection_to_the_next(new):
+    may_answer, freed = asyncio.Event(), asyncio.Event()
+    first = [] if new else [(answer(body=b"warm"), KEEP)]
+    async with (
+        upstream(*first, (may_answer, answer(body=b"one"), KEEP), (answer(body=b"two"), KEEP)) as up,
+        relay() as out,
+    ):
+        if not new:
+            await whole(await out.open(post(up)))
+        leaving = asyncio.ensure_future(out.open(post(up)))
+        await until(lambda: len(up.seen) == len(first) + 1)
+        (connection,) = out._pool._all
+        told = connection._freed
+        connection._freed = lambda one: (told(one), freed.set())
+
+        async def next_one():
+            await freed.wait()  # in the round in which the answer came: who leaves has not been told of it
+            leaving.cancel()
+            return await whole(await out.open(post(up)))
+
+        coming = asyncio.ensure_future(next_one())
+        await asyncio.sleep(0)
+        may_answer.set()
+        async with asyncio.timeout(10):
+            assert await coming == (200, b"two")
+        assert out.connections == (1, 1)
+
+
 @pytest.mark.parametrize("step", [(HANG,), (STREAM_HEAD, chunk(b"data: 1\n\n"), HANG)], ids=["headers", "stream"])
 async def test_the_engine_sees_a_cancel_at_once(step):
     async with upstream(step) as up, relay() as out:
