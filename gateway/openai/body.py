@@ -107,7 +107,7 @@ def parse(raw: bytes) -> JsonBody:
     if stream is not None and type(stream) is not bool:
         raise InvalidRequest("`stream` must be true or false", param="stream")
     values = _top_level.decode(raw)
-    if msgspec.json.encode(values) == raw:
+    if not large and msgspec.json.encode(values) == raw:
         return JsonBody(raw, fields, model, values)
     place = _walk(raw, values)
     if place is not None:
