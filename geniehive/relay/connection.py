@@ -199,8 +199,8 @@ class Connection(asyncio.Protocol):
     def _received(self, data: bytes) -> None:
         """What no lane took."""
         response, parser = self._response, self._parser
-        if response is None or parser is None:
-            self.abort()  # nobody asked
+        if response is None or parser is None or self._unsent:
+            self._fail(unanswered("it said something before it was asked"))
             return
         try:
             parser.feed_data(data)

@@ -144,3 +144,15 @@ async def test_a_request_whose_connection_goes_before_it_was_sent_is_unanswered(
     assert line.transport.sent == []
     with pytest.raises(Unanswered):
         await response.begun()
+
+
+async def test_what_comes_before_a_request_was_sent_is_not_its_answer():
+    line = Line(Patient)
+    response = line.connection.send(ASKED, b"")
+    line.feed(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n")
+    await asyncio.sleep(0)
+    assert line.transport.sent == []
+    assert line.transport.aborted
+    assert line.freed == 0
+    with pytest.raises(Unanswered):
+        await response.begun()
