@@ -42,6 +42,13 @@ async def hello(channel, host_id: str) -> node_pb.ControlMessage:
     return message
 
 
+async def silence(channel) -> None:
+    """A node's stream on which nothing is said. With a message on its way grpc may lose what it is refused with."""
+    stream = node_service_pb2_grpc.NodeServiceStub(channel).Connect()
+    await until_end(stream)
+    await stream
+
+
 def database_of(plane) -> Path:
     """The control plane's database."""
     (found,) = plane.folder.parent.glob("*.sqlite3")

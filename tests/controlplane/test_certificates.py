@@ -13,7 +13,7 @@ from geniehive import tls, tls_trouble
 from geniehive.dial import control_channel
 from geniehive.identity import CONTROL_NAME
 from tests.controlplane.edge import until
-from tests.controlplane.members import ATLAS, hello, hosts, refusal
+from tests.controlplane.members import ATLAS, hosts, refusal, silence
 from tests.controlplane.tls_edge import Maker, secure, tls_config
 
 
@@ -29,7 +29,7 @@ async def test_a_wrong_certificate_is_refused_with_its_reason(tmp_path, wrong):
             "nobody signed it": lambda: (signed_by_nobody(ca), "does not take our certificate"),
         }[wrong]()
         async with control_channel([plane.address], credentials) as channel:
-            error = await refusal(hello(channel, "atlas"))
+            error = await refusal(silence(channel))
         if error.code() is grpc.StatusCode.UNAVAILABLE:
             said = await asyncio.to_thread(tls_trouble.why, plane.address, credentials)
         else:
