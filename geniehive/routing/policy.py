@@ -77,32 +77,21 @@ class Changes(NamedTuple):
 
 
 class PolicyBook:
-    """Remembers the effective policies for one operation; they only change with what they are made of."""
+    """Remembers the effective policies for one operation, by candidate: those only change with their whole shape."""
 
     def __init__(self, operation: Operation) -> None:
         self._operation = operation
-        self._known: dict[tuple[int, int, str], tuple[EffectivePolicy, Asset, Role | None]] = {}
-        self._met: dict[Candidate, EffectivePolicy] = {}  # the same by candidate, which is found faster
+        self._known: dict[Candidate, EffectivePolicy] = {}
 
     def of(self, candidate: Candidate) -> EffectivePolicy:
         """The policy for one candidate."""
-        met = self._met.get(candidate)
-        if met is None:
-            if len(self._met) >= _MOST_REMEMBERED:
-                self._met.clear()
-            met = self._met[candidate] = self._made_of(candidate)
-        return met
-
-    def _made_of(self, candidate: Candidate) -> EffectivePolicy:
-        asset, role, protocol = candidate.asset, candidate.role, candidate.service.protocol
-        key = (id(asset), id(role), protocol)
-        found = self._known.get(key)
+        found = self._known.get(candidate)
         if found is None:
-            if len(self._known) >= _MOST_REMEMBERED:  # of snapshots long gone
+            if len(self._known) >= _MOST_REMEMBERED:  # of shapes long gone
                 self._known.clear()
-            policy = effective_policy(asset, role, self._operation, protocol)
-            found = self._known[key] = (policy, asset, role)  # held, so that no other object gets their ids
-        return found[0]
+            asset, role, protocol = candidate.asset, candidate.role, candidate.service.protocol
+            found = self._known[candidate] = effective_policy(asset, role, self._operation, protocol)
+        return found
 
 
 def effective_policy(asset: Asset, role: Role | None, operation: Operation, protocol: str = "") -> EffectivePolicy:

@@ -69,9 +69,7 @@ def decide(
         ids = [candidate.service.service_id for candidate in ordered[:MEASURED]]
         observed = {each: observed[each] for each in ids if each in observed}
         in_flight = {each: in_flight[each] for each in ids if each in in_flight}
-    if len(model) > LONGEST_NAME:
-        model = named(model)
-    return Decision(model, resolution, ordered, observed, {**in_flight}, parts, kept_back)
+    return Decision(named(model), resolution, ordered, observed, {**in_flight}, parts, kept_back)
 
 
 def named(model: str) -> str:

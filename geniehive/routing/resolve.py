@@ -30,7 +30,7 @@ def resolve(table: RoutingTable, name: str, operation: Operation | None = None) 
     (with near misses), InvalidRequest (the model cannot do that) or NoServiceAvailable (nothing can
     answer now, with the reasons).
     """
-    known = table.memo.get((name, operation))
+    known = table.remembered(name, operation)
     if known is None:
         known = table.remember(operation, _resolve(table, name, operation))
     if not known.candidates:

@@ -49,7 +49,7 @@ class RoutingTable:
         self._hosts_observed: Mapping[str, HostObserved] = {}
         self._shape = snapshot
         self._by_name = _index(snapshot)
-        self.memo: dict[tuple[str, Operation | None], Resolution] = {}
+        self._memo: dict[tuple[str, Operation | None], Resolution] = {}
         self._able: dict[Operation, list[Able]] = {}
 
     @property
@@ -68,7 +68,7 @@ class RoutingTable:
         table.default_strategy, table.weights = self.default_strategy, self.weights
         table.observed = {**self.observed, **services}
         table._hosts_observed = {**self._hosts_observed, **hosts}  # noqa: SLF001 - a copy of its own class
-        table._shape, table._by_name, table.memo = self._shape, self._by_name, self.memo  # noqa: SLF001 - see above
+        table._shape, table._by_name, table._memo = self._shape, self._by_name, self._memo  # noqa: SLF001 - see above
         table._able = self._able  # noqa: SLF001 - see above
         return table
 
@@ -97,11 +97,11 @@ class RoutingTable:
 
     def remembered(self, name: str, operation: Operation | None) -> Resolution | None:
         """What was found for this name before, at this shape."""
-        return self.memo.get((name, operation))
+        return self._memo.get((name, operation))
 
     def remember(self, operation: Operation | None, resolution: Resolution) -> Resolution:
         """Keep what was found; only names that exist are kept, so this is bounded."""
-        self.memo[resolution.name, operation] = resolution
+        self._memo[resolution.name, operation] = resolution
         return resolution
 
 
